@@ -1,0 +1,124 @@
+"""Which wall-clock times a cron schedule names: next-value tables over days, minutes and seconds.
+
+No time zone here, and no croniter. Which days match depends only on the month, its length and the weekday
+of its first day. There are few such months, so looking at all of them decides whether a schedule can ever fire.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date
+from typing import TypeAlias
+
+from hassette_aps.instants import SECOND
+from hassette_aps.triggers.wallclock import DAY, Wall
+
+DayRule: TypeAlias = Callable[[int, int, int], bool]
+"""Does a day match: (day of the month, weekday of the first with 0 for Sunday, length of the month)."""
+
+_EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
+_LAST_YEAR = 9999
+_LENGTHS = {2: (28, 29), 4: (30,), 6: (30,), 9: (30,), 11: (30,)}
+_KEPT_MONTHS = 512
+
+
+class Timetable:
+    """The wall-clock times of a schedule. Equal expressions share one.
+
+    Args:
+        hours, minutes, seconds: The values that match, ascending.
+        months: The months that match.
+        rule: Which days of such a month match.
+        wild: True if the schedule follows the clock on the wall through gaps and folds, instead of running
+            each named time once (semantics 6.8).
+    """
+
+    __slots__ = ("_minutes", "_months", "_rule", "_seconds", "_spans", "wild")
+
+    def __init__(
+        self,
+        *,
+        hours: Sequence[int],
+        minutes: Sequence[int],
+        seconds: Sequence[int],
+        months: Iterable[int],
+        rule: DayRule,
+        wild: bool,
+    ) -> None:
+        self.wild = wild
+        self._minutes = tuple(hour * 60 + minute for hour in hours for minute in minutes)
+        self._seconds = tuple(seconds)
+        self._months = frozenset(months)
+        self._rule = rule
+        self._spans: dict[int, tuple[int, ...]] = {}
+
+    def can_fire(self) -> bool:
+        """Is there any month in which a day matches?"""
+        return any(
+            self._days(first_weekday, length)
+            for month in self._months
+            for length in _LENGTHS.get(month, (31,))
+            for first_weekday in range(7)
+        )
+
+    def at_or_after(self, wall: Wall) -> Wall | None:
+        """The first matching time that is not before ``wall``; None beyond the calendar."""
+        day, time = divmod(wall, DAY)
+        today = self._day_at_or_after(day)
+        if today == day:
+            second = self._second_at_or_after(-(-time // SECOND))
+            if second is not None:
+                return day * DAY + second * SECOND
+            today = self._day_at_or_after(day + 1)
+        if today is None:
+            return None
+        return today * DAY + (self._minutes[0] * 60 + self._seconds[0]) * SECOND
+
+    def _second_at_or_after(self, second_of_day: int) -> int | None:
+        minute, second = divmod(second_of_day, 60)
+        minutes, seconds = self._minutes, self._seconds
+        index = bisect_left(minutes, minute)
+        if index < len(minutes) and minutes[index] == minute:
+            if second <= seconds[-1]:
+                return minute * 60 + seconds[bisect_left(seconds, second)]
+            index += 1
+        return minutes[index] * 60 + seconds[0] if index < len(minutes) else None
+
+    def _day_at_or_after(self, day: int) -> int | None:
+        """Days count from 1970-01-01."""
+        ordinal = day + _EPOCH_ORDINAL
+        if ordinal < 1:
+            ordinal, day = 1, 1 - _EPOCH_ORDINAL
+        if ordinal > date.max.toordinal():
+            return None
+        today = date.fromordinal(ordinal)
+        month = today.year * 12 + today.month - 1
+        days = self._spans.get(month) or self._span(month)
+        if days and days[-1] < day:
+            days = self._spans.get(month + 1) or self._span(month + 1)
+            return days[0] if days else None
+        return days[bisect_left(days, day)] if days else None
+
+    def _span(self, month: int) -> tuple[int, ...]:
+        """The matching days of the first month from ``month`` on that has any (year * 12 + month - 1); kept."""
+        if len(self._spans) >= _KEPT_MONTHS:
+            self._spans.clear()
+        days: tuple[int, ...] = ()
+        for candidate in range(month, (_LAST_YEAR + 1) * 12):
+            if candidate % 12 + 1 in self._months:
+                year, index = divmod(candidate, 12)
+                first = date(year, index + 1, 1).toordinal()
+                matching = self._days(first % 7, _month_length(year, index + 1))
+                if matching:
+                    days = tuple(first - _EPOCH_ORDINAL + day - 1 for day in matching)
+                    break
+        self._spans[month] = days
+        return days
+
+    def _days(self, first_weekday: int, length: int) -> list[int]:
+        return [day for day in range(1, length + 1) if self._rule(day, first_weekday, length)]
+
+
+def _month_length(year: int, month: int) -> int:
+    lengths = _LENGTHS.get(month, (31,))
+    leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    return lengths[-1] if leap else lengths[0]
