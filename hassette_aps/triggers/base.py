@@ -21,7 +21,7 @@ STATE_VERSION = 1
 """Version of the pickled state; a newer one is refused."""
 
 
-@cast, runtime_checkable
+@runtime_checkable
 class TriggerProtocol(Protocol):
     """The interface of Hassette's triggers; any object that has it can be scheduled."""
 

@@ -1,8 +1,11 @@
 """A look at what a schedule will do."""
 
 from datetime import datetime, tzinfo
+from typing import Any, cast
+from zoneinfo import ZoneInfo
 
-from whenever import SYSTEM_TZ, Instant, ZonedDateTime
+import whenever
+from whenever import ZonedDateTime
 
 from hassette_aps.instants import as_zone, from_datetime, from_zoned, now_us, to_zoned
 from hassette_aps.triggers.base import TriggerProtocol, zone_of
@@ -37,7 +40,7 @@ def preview(
         now, own_zone = now_us(), None
     else:
         raise TypeError(f"preview: start must be a ZonedDateTime or a datetime, got {start!r}")
-    zone = as_zone(timezone) if timezone is not None else own_zone or zone_of(Instant.now().to_tz(SYSTEM_TZ))
+    zone = as_zone(timezone) if timezone is not None else own_zone or _system_zone()
     schedule = as_trigger(trigger)
     targets: list[ZonedDateTime] = []
     target = schedule.first(now, zone) if count else None
@@ -45,3 +48,8 @@ def preview(
         targets.append(to_zoned(target, zone))
         target = schedule.after(target, zone) if len(targets) < count else None
     return targets
+
+
+def _system_zone() -> ZoneInfo:
+    system_tz: Any = cast(Any, whenever).SYSTEM_TZ  # not in its type stubs
+    return zone_of(ZonedDateTime.now(system_tz))

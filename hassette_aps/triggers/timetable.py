@@ -1,7 +1,7 @@
 """Which wall-clock times a cron schedule names: next-value tables over days, minutes and seconds.
 
 No time zone here, and no croniter. Which days match depends only on the month, its length and the weekday
-of its first day. There are few such months, so looking at all of them decides whether a schedule can ever fire.
+of its first day. Such months are few, so looking at all of them decides whether a schedule can ever fire.
 """
 
 from bisect import bisect_left
@@ -99,7 +99,10 @@ class Timetable:
         return days[bisect_left(days, day)] if days else None
 
     def _span(self, month: int) -> tuple[int, ...]:
-        """The matching days of the first month from ``month`` on that has any (year * 12 + month - 1); kept."""
+        """The matching days of the first month that has any, from ``month`` on; kept.
+
+        Months and days count through: year * 12 + month - 1, and from 1970-01-01.
+        """
         if len(self._spans) >= _KEPT_MONTHS:
             self._spans.clear()
         days: tuple[int, ...] = ()
