@@ -1,0 +1,68 @@
+"""What is written in one transaction, and how queued changes of jobs fold into it."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from threading import Event
+from typing import TypeAlias
+
+from hassette_aps.records import ExecutionRecord, JobRecord
+from hassette_aps.telemetry.rows import JobKey, job_key
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A job was registered, or registered again."""
+
+    job: JobRecord
+    on_id: Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A job was cancelled."""
+
+    owner: str
+    name: str
+    at: datetime
+
+
+JobChange: TypeAlias = Registered | Cancelled
+
+
+@dataclass(slots=True)
+class JobState:
+    """Where the queued changes of one job lead: its last registration, and whether it is cancelled."""
+
+    job: JobRecord | None = None
+    cancelled_at: datetime | None = None
+    on_ids: list[Callable[[int], None]] = field(default_factory=list["Callable[[int], None]"])
+
+
+@dataclass(slots=True)
+class Batch:
+    """One transaction's worth: it is kept and tried again until the database has taken it."""
+
+    jobs: dict[JobKey, JobState] = field(default_factory=dict["JobKey", JobState])
+    verdicts: list[ExecutionRecord] = field(default_factory=list[ExecutionRecord])
+    markers: list[ExecutionRecord] = field(default_factory=list[ExecutionRecord])
+    flushed: list[Event] = field(default_factory=list[Event])
+
+    @property
+    def size(self) -> int:
+        """Queued entries it holds."""
+        return len(self.jobs) + len(self.verdicts)
+
+    def __bool__(self) -> bool:
+        return bool(self.jobs or self.verdicts or self.markers or self.flushed)
+
+    def add_jobs(self, changes: Iterable[JobChange]) -> None:
+        """Fold ``changes``, oldest first, into one final state for each job."""
+        for change in changes:
+            if isinstance(change, Registered):
+                state = self.jobs.setdefault(job_key(change.job.owner, change.job.name), JobState())
+                state.job, state.cancelled_at = change.job, None
+                state.on_ids.append(change.on_id)
+            else:
+                state = self.jobs.setdefault(job_key(change.owner, change.name), JobState())
+                state.cancelled_at = change.at
