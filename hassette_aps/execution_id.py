@@ -6,7 +6,7 @@ from datetime import datetime
 from random import Random
 from threading import Lock
 
-from .instants import Micros, from_datetime
+from hassette_aps.instants import Micros, from_datetime
 
 _TICKS_PER_MS = 4096  # the 12 bits after the milliseconds hold a fraction of one: 244 ns
 

@@ -22,7 +22,12 @@ class InFlight:
         if monotonic() - self._sampled < _SAMPLE_SECONDS:
             return []
         self._sampled = monotonic()
-        current = {id(run): run for run in self._source()}  # holding them keeps their ids from being reused
+        try:
+            current = {
+                id(run): run for run in self._source()
+            }  # holding them keeps their ids from being reused
+        except Exception:  # noqa: BLE001 (a collection that changes meanwhile: the next sample may succeed)
+            return []
         again = current.keys() & self._seen.keys()
         fresh = again - self._marked
         self._marked = again

@@ -49,12 +49,12 @@ class Mailbox:
             self._enough.set()
 
     def put_job(self, change: JobChange) -> None:
-        """Add a change of a job. Any thread."""
+        """Add a change of a job. Any thread; somebody may be waiting for its id, so it is written at once."""
         if len(self._jobs) >= self.limit:
             self._drop()
             return
         self._jobs.append(change)
-        self._something.set()
+        self.hurry()
 
     def put_flush(self) -> Event:
         """Add a marker; it is set when everything put in before it has been written."""

@@ -181,20 +181,26 @@ class Telemetry:
         ``since`` (aware) is compared with the target. Blocks: waits up to 2 s for what is queued, then reads.
 
         Raises:
+            DatabaseRefused: see :meth:`check`.
             sqlalchemy.exc.SQLAlchemyError: the database cannot be read.
         """
         self.flush(_READ_YOUR_WRITES_SECONDS)
         with self._database.reading() as conn:
+            if accepted_version(conn, self._database.label) is None:
+                return []
             return queries.history(conn, owner, name, limit=limit, since=since, status=status)
 
     def summary(self, owner: str) -> list[JobSummary]:
         """One summary for each job of ``owner``, by name. Blocks like :meth:`history`.
 
         Raises:
+            DatabaseRefused: see :meth:`check`.
             sqlalchemy.exc.SQLAlchemyError: the database cannot be read.
         """
         self.flush(_READ_YOUR_WRITES_SECONDS)
         with self._database.reading() as conn:
+            if accepted_version(conn, self._database.label) is None:
+                return []
             return queries.summary(conn, owner)
 
     def _running(self) -> bool:

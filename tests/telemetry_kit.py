@@ -1,0 +1,104 @@
+"""What the tests of the database of runs share: records, databases, and waiting with a deadline."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from hassette_aps.execution_id import new_execution_id
+from hassette_aps.records import ExecutionRecord, JobRecord
+from hassette_aps.telemetry import Telemetry
+
+START = datetime.now(UTC).replace(microsecond=0)
+"""The first target of every job here: recent, or retention would remove what the tests write."""
+
+
+class FakeRun:
+    """A run that ended, or is in flight; target number ``n`` of its job."""
+
+    def __init__(self, name: str = "job", n: int = 0, **fields: Any) -> None:
+        self.fields = {
+            "execution_id": new_execution_id(),
+            "owner": "tests",
+            "job_name": name,
+            "job_group": None,
+            "db_id": None,
+            "status": "success",
+            "scheduled_for": START + timedelta(seconds=n),
+            **fields,
+        }
+
+    def as_record(self) -> ExecutionRecord:
+        return ExecutionRecord(**self.fields)
+
+
+def a_job(name: str = "job", **fields: Any) -> JobRecord:
+    """A registration."""
+    defaults: dict[str, Any] = {
+        "owner": "tests",
+        "name": name,
+        "auto_named": False,
+        "group": None,
+        "func": "module:function",
+        "trigger_type": "interval",
+        "trigger_label": "every",
+        "trigger_detail": "60",
+        "args": (),
+        "kwargs": {},
+        "jitter": None,
+        "mode": "parallel",
+        "source": "app.py:1",
+        "registered_at": START,
+    }
+    return JobRecord(**{**defaults, **fields})
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 15) -> Any:
+    """Poll ``condition`` until it holds, and return what it returned."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "gave up waiting"
+        time.sleep(0.01)
+    return result
+
+
+@contextmanager
+def recording(url: str, **options: Any) -> Iterator[Telemetry]:
+    """A started ``Telemetry``, closed at the end."""
+    telemetry = Telemetry(url, **options)
+    telemetry.start()
+    try:
+        yield telemetry
+    finally:
+        assert telemetry.close(20)
+
+
+def registered_id(telemetry: Telemetry, job: JobRecord) -> int:
+    """Register ``job`` and wait for its id."""
+    ids: list[int] = []
+    telemetry.register(job, ids.append)
+    return wait_until(lambda: ids)[0]
+
+
+def child(code: str, *args: str) -> subprocess.Popen[str]:
+    """A process that runs ``code`` with this module imported as ``kit``."""
+    here = Path(__file__).resolve().parent
+    path = os.pathsep.join([str(here), str(here.parent)])
+    return subprocess.Popen(
+        [sys.executable, "-c", f"import sys, time\nimport telemetry_kit as kit\n{code}", *args],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """SIGKILL, and wait until it is gone."""
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=10)
