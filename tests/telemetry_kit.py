@@ -86,7 +86,13 @@ def registered_id(telemetry: Telemetry, job: JobRecord) -> int:
     return wait_until(lambda: ids)[0]
 
 
-def child(code: str, *args: str) -> subprocess.Popen[str]:
+def running_markers(telemetry: Telemetry) -> int:
+    """How many runs the database has as still running."""
+    with telemetry._database.reading() as conn:
+        return conn.exec_driver_sql("SELECT count(*) FROM executions WHERE status = 'running'").scalar_one()
+
+
+def child(code: str, *args: str, **options: Any) -> subprocess.Popen[str]:
     """A process that runs ``code`` with this module imported as ``kit``."""
     here = Path(__file__).resolve().parent
     path = os.pathsep.join([str(here), str(here.parent)])
@@ -95,6 +101,7 @@ def child(code: str, *args: str) -> subprocess.Popen[str]:
         env={**os.environ, "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         text=True,
+        **options,
     )
 
 

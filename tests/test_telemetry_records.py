@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
-from telemetry_kit import START, FakeRun, a_job, recording, registered_id, wait_until
+from telemetry_kit import START, FakeRun, a_job, recording, registered_id, running_markers, wait_until
 
 from hassette_aps.records import ExecutionRecord, JobRecord, Status
 from hassette_aps.telemetry import JobSummary, Telemetry
@@ -321,19 +321,12 @@ def test_a_verdict_replaces_the_marker_of_its_run(url: str) -> None:
     long = FakeRun("long", status="interrupted", started_at=START)
     flying = [long]
     with recording(url, in_flight=lambda: list(flying)) as telemetry:
-
-        def running() -> int:
-            with telemetry._database.reading() as conn:
-                return conn.exec_driver_sql(
-                    "SELECT count(*) FROM executions WHERE status = 'running'"
-                ).scalar_one()
-
         assert telemetry.flush(10)
-        wait_until(lambda: running() == 1)
+        wait_until(lambda: running_markers(telemetry) == 1)
         assert telemetry.history("tests") == []
         assert telemetry.summary("tests")[0].total == 0
         flying.clear()
         telemetry.record(FakeRun(**{**long.fields, "status": "success", "duration_ms": 5.0}))
         (found,) = telemetry.history("tests")
         assert (found.status, found.duration_ms) == ("success", 5.0)
-        assert running() == 0
+        assert running_markers(telemetry) == 0

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -68,6 +68,14 @@ class Database:
         if self.sqlite:
             return literal(now_us())
         return cast(func.extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger)
+
+    def checkpoint(self) -> None:
+        """Let a SQLite file have the size of its contents: move the write-ahead log into it, and cut both."""
+        if self.sqlite and not self.in_memory:
+            with closing(self._engine.raw_connection()) as pooled:
+                driver = pooled.driver_connection
+                assert driver is not None
+                driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
         """Close idle connections. A database in memory keeps its only one, and so its rows."""

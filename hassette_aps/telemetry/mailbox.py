@@ -71,7 +71,7 @@ class Mailbox:
     def wait(self, idle_seconds: float) -> None:
         """Wait until a batch is full, a quarter of a second after its first record, or idle for that long."""
         anything = len(self) > 0 or self._something.wait(idle_seconds)
-        if anything and len(self._runs) < BATCH_ROWS:
+        if anything and not self._jobs and len(self._runs) < BATCH_ROWS:
             self._enough.wait(BATCH_SECONDS)
         self._something.clear()  # before anything is taken out: what is added from now on sets it again
         self._enough.clear()

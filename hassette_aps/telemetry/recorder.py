@@ -133,7 +133,7 @@ class Telemetry:
     def flush(self, timeout: float) -> bool:
         """Wait up to ``timeout`` seconds until everything queued so far is written; whether it was."""
         if not self._running():
-            return not self._mailbox
+            return not self._mailbox and self._writer.error is None
         return self._mailbox.put_flush().wait(timeout)
 
     def close(self, timeout: float) -> bool:
@@ -146,7 +146,7 @@ class Telemetry:
             thread = self._thread
             atexit.unregister(self.close)
             if thread is None or not thread.is_alive():
-                return not self._mailbox
+                return not self._mailbox and self._writer.error is None
             self._deadline = monotonic() + timeout
             self._stop.set()
             self._mailbox.hurry()

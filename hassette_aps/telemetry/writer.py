@@ -49,6 +49,7 @@ class Writer:
         self._retention = retention
         self._prune_rows = prune_rows
         self._heartbeat_seconds = heartbeat_seconds
+        self._idle_seconds = min(_IDLE_SECONDS, heartbeat_seconds)
         self._on_interrupted = on_interrupted
         self._store = Store(database.sqlite)
         self._instances = Instances(database, heartbeat_seconds)
@@ -73,7 +74,7 @@ class Writer:
                 if self._instance_id is None:
                     self._open(instance)
                 if not self._pruning and not stop.is_set():
-                    self._mailbox.wait(_IDLE_SECONDS)
+                    self._mailbox.wait(self._idle_seconds)
                 stopping = stop.is_set()  # asked before the last look into the mailbox
                 self._turn()
                 if stopping and not self._mailbox and not self._batch:
@@ -172,6 +173,8 @@ class Writer:
             self._pruned, self._written_at_prune = monotonic(), self.written
         with self._database.writing() as conn:
             self._pruning = self._retention.step(conn)
+        if not self._pruning:
+            self._database.checkpoint()
 
     def _convert(self, run: Recordable) -> ExecutionRecord | None:
         try:
