@@ -1,0 +1,74 @@
+"""Which run has used up its time. One timer for all runs, none per run."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextvars import Context
+
+from hassette_aps.run import Run
+
+
+class Deadlines:
+    """Runs by limit, in order of start, which within one limit is the order of deadlines.
+
+    A limit counts from the function's start (``run.clock``); for a run that still waits for a thread the
+    earliest possible deadline is taken and looked at again then. Used on the loop only.
+    """
+
+    def __init__(self, expire: Callable[[Run], None]) -> None:
+        self._expire = expire
+        self._classes: dict[tuple[float, bool], dict[Run, None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._context = Context()
+
+    def add(self, run: Run, limit: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Watch a run that may take ``limit`` seconds."""
+        key = (limit, run.on_loop)
+        runs = self._classes.get(key)
+        if runs is None:
+            runs = self._classes[key] = {}
+            runs[run] = None
+            self._arm(loop, limit)
+        else:
+            runs[run] = None
+
+    def discard(self, run: Run) -> None:
+        """The run has its verdict."""
+        if run.limit is not None:
+            runs = self._classes.get((run.limit, run.on_loop))
+            if runs is not None:
+                runs.pop(run, None)
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        self._classes.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self, loop: asyncio.AbstractEventLoop, delay: float) -> None:
+        when = loop.time() + delay
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(when, self._sweep, loop, context=self._context)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now = time.monotonic()
+        soonest: float | None = None
+        for key, runs in list(self._classes.items()):
+            limit = key[0]
+            for run in list(runs):
+                left = limit if run.clock == 0.0 else run.clock + limit - now
+                if left <= 0:
+                    runs.pop(run, None)
+                    self._expire(run)
+                    continue
+                soonest = left if soonest is None else min(soonest, left)
+                break
+            if not runs:
+                self._classes.pop(key, None)
+        if soonest is not None:
+            self._arm(loop, soonest)

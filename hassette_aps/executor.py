@@ -1,0 +1,387 @@
+"""The executor: one run from admission to verdict.
+
+``admit`` only decides; bodies start in a later loop turn. ``_on_loop`` and ``_in_thread`` run the function,
+``_verdict`` is the single way out.
+"""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable
+from contextvars import Context
+from functools import partial
+from logging import getLogger
+from threading import RLock, get_ident
+from typing import Any
+
+from apscheduler.events import EVENT_JOB_SUBMITTED, JobSubmissionEvent
+from apscheduler.executors.base import BaseExecutor
+
+from hassette_aps.clockwork import ALIAS, Clockwork
+from hassette_aps.deadlines import Deadlines
+from hassette_aps.events import code_of, job_id_of, outcome_event
+from hassette_aps.instants import Micros, now_us, to_datetime
+from hassette_aps.job import CANCELLED, ScheduledJob
+from hassette_aps.overlap import Guard
+from hassette_aps.owner import Owner
+from hassette_aps.records import Status
+from hassette_aps.run import Run, current_run, set_current_run
+from hassette_aps.workers import Workers
+
+CANCEL_GRACE = 0.25
+"""Seconds a cancelled coroutine has to end before its verdict falls without it."""
+
+GUARD_WARNING: Micros = 60_000_000
+"""A run that keeps others of its job from starting for longer than this is named in one WARNING."""
+
+
+class RunExecutor(BaseExecutor):
+    """Runs facade jobs: ours from the job store, those in the user's own stores through ``submit_job``."""
+
+    def __init__(self, clockwork: Clockwork, lock: RLock, max_workers: int) -> None:
+        super().__init__()
+        self.log = getLogger("hassette_aps")
+        self._clockwork = clockwork
+        self._guarded = lock
+        self.workers = Workers(max_workers, "hassette_aps")
+        self.running: dict[Run, None] = {}
+        """Admitted, started or about to, without a verdict."""
+        self._guards: dict[ScheduledJob, Guard] = {}
+        self._deadlines = Deadlines(self._expired)
+        self.reporters: dict[Owner, Callable[[Run], None]] = {}
+        """Who hears an owner's verdicts."""
+        self.settled: Callable[[Run], None] = _ignore
+        """Told last of each verdict: frees one-shots."""
+        self.hand_over: Callable[[Run, str], None] = _no_hand_over
+        """Takes runs of jobs that name another executor."""
+        self.due_row: Callable[[Any, Micros], Run | None] = _no_row
+        """Makes the run of a due row of a user's store; None if it must not run."""
+
+    def start(self, scheduler: Any, alias: str) -> None:
+        super().start(scheduler, alias)
+        self.workers.open()
+
+    # Admission
+
+    def _do_submit_job(self, job: Any, run_times: list[Any]) -> None:
+        raise NotImplementedError  # submit_job is replaced as a whole: APScheduler counts instances by job id
+
+    def submit_job(self, job: Any, run_times: list[Any]) -> None:
+        """A due row of a user's store, called by APScheduler under its lock: only admit."""
+        now = now_us()
+        run = self.due_row(job, now)
+        if run is not None:
+            self.admit(run, now, announce=False)
+
+    def admit(self, run: Run, now: Micros, *, announce: bool = True) -> None:
+        """Decide on a due run: start it, let it wait, or refuse it. On the loop."""
+        job = run.job
+        home = job.home
+        assert home is not None
+        clockwork = self._clockwork
+        if now - run.fires > home.threshold:
+            home.logger.warning("job %r behind schedule by %.1f s", job.name, (now - run.fires) / 1e6)
+        if announce and clockwork.hears(EVENT_JOB_SUBMITTED):
+            times = [to_datetime(run.fires, clockwork.aps.timezone)]
+            alias = job.row_alias or ALIAS
+            clockwork.dispatch(JobSubmissionEvent(EVENT_JOB_SUBMITTED, job_id_of(run), alias, times))
+        if home.max_lateness is not None and run.lateness > home.max_lateness:
+            home.logger.warning("job %r missed: %.1f s late", job.name, run.lateness / 1e6)
+            self._verdict(run, "missed")
+        elif job.mode == "parallel" or job.spec.executor is not None:
+            self._launch(run)
+        else:
+            guard = self._guards.setdefault(job, Guard())
+            if guard.admit(run, self._refuse, self.stop):
+                self._launch(run)
+            elif guard.current is not None:
+                self._warn_if_stuck(guard.current, now)
+
+    def _refuse(self, run: Run, status: Status) -> None:
+        if status == "suppressed":
+            self._home(run).logger.debug("job %r suppressed: a run is in progress (mode='single')", run.job.name)
+        elif status == "dropped":
+            self._home(run).logger.warning("job %r dropped: its queue is full (mode='queued')", run.job.name)
+        self._verdict(run, status)
+
+    def _launch(self, run: Run) -> None:
+        self.running[run] = None
+        spec = run.job.spec
+        if spec.executor is not None:
+            self.hand_over(run, spec.executor)
+            return
+        home = self._home(run)
+        loop = self._loop()
+        if spec.on_loop or spec.where is not None:
+            self._spawn(run, home, loop, self._on_loop(run))
+        else:
+            loop.call_soon(self.workers.submit, partial(self._in_thread, run, home.context.copy()), context=Context())
+        if run.limit is not None and run.status is None:
+            self._deadlines.add(run, run.limit, loop)
+
+    def _spawn(self, run: Run, home: Owner, loop: asyncio.AbstractEventLoop, body: Any) -> None:
+        context = home.context.copy()
+        if home.spawn is None:
+            run.task = loop.create_task(body, name=run.job.spec.name, context=context)
+            return
+        run.task = home.spawn(body, run.job.spec.name, context)
+        if run.task is None:  # the owner takes no more tasks: it is being stopped
+            body.close()
+            self._verdict(run, "cancelled")
+
+    # Bodies
+
+    def begin(self, run: Run) -> bool:
+        """The last-moment check: whether the function may start, decided under the lock that ``cancel`` takes."""
+        home = self._home(run)
+        with self._guarded:
+            if run.job.state == CANCELLED or home.stopping or not home.live:
+                return False
+            run.started = now_us()
+        run.clock = time.monotonic()
+        return True
+
+    async def _on_loop(self, run: Run) -> None:
+        set_current_run(run)
+        spec = run.job.spec
+        try:
+            if spec.where is not None:
+                run.clock = time.monotonic()
+                answer = spec.where()
+                if not (await answer if inspect.isawaitable(answer) else answer):
+                    self._verdict(run, "skipped")
+                    return
+            if not spec.on_loop:
+                run.task = None
+                self.workers.submit(partial(self._in_thread, run, self._home(run).context.copy()))
+                return
+            if not self.begin(run):
+                self._verdict(run, "cancelled")
+                return
+            result = spec.func(*spec.args, **spec.kwargs)
+            if inspect.isawaitable(result):
+                result = await result
+        except BaseException as exc:  # noqa: BLE001  SystemExit and KeyboardInterrupt end the run only
+            self._ended(run, exc)
+        else:
+            self._ended(run, None, result)
+
+    def _in_thread(self, run: Run, context: Context) -> None:
+        """The whole of a plain function's run, in a worker thread; must not raise."""
+        context.run(self._call_plain, run)
+
+    def _call_plain(self, run: Run) -> None:
+        set_current_run(run)
+        run.thread = get_ident()
+        spec = run.job.spec
+        if run.status is not None or not self.begin(run):
+            self._post(self._verdict_if_open, run, "cancelled")
+            return
+        try:
+            result = spec.func(*spec.args, **spec.kwargs)
+        except BaseException as exc:  # noqa: BLE001
+            self._post(self._ended, run, exc)
+        else:
+            self._post(self._returned, run, result)
+
+    def _returned(self, run: Run, result: Any) -> None:
+        """A plain function came back; if with an awaitable (a lambda around a coroutine), that is awaited."""
+        if inspect.isawaitable(result) and run.status is None:
+            self._spawn(run, self._home(run), self._loop(), self._await(run, result))
+        else:
+            if inspect.iscoroutine(result):
+                result.close()
+            self._ended(run, None, result)
+
+    async def _await(self, run: Run, awaitable: Any) -> None:
+        set_current_run(run)
+        try:
+            result = await awaitable
+        except BaseException as exc:  # noqa: BLE001
+            self._ended(run, exc)
+        else:
+            self._ended(run, None, result)
+
+    # Verdict
+
+    def _ended(self, run: Run, exc: BaseException | None, result: Any = None) -> None:
+        if run.status is not None:
+            self._home(run).logger.info("job %r: the run left behind as %s has ended", run.job.name, run.status)
+            return
+        if exc is not None and exc.__traceback__ is not None:
+            exc.__traceback__ = exc.__traceback__.tb_next  # our own frame: it would keep the run alive in a cycle
+        if run.cancelling is not None:
+            self._verdict(run, run.cancelling, exc)
+        elif exc is None:
+            run.result = result
+            self._verdict(run, "success")
+        elif isinstance(exc, asyncio.CancelledError | GeneratorExit):
+            self._verdict(run, "cancelled")
+        else:
+            self._verdict(run, "error", exc)
+
+    def foreign_ended(self, run: Run, status: Status, exc: BaseException | None) -> None:
+        """Another executor's outcome, on the loop."""
+        if run.status is None:
+            self._verdict(run, status, exc)
+
+    def _verdict_if_open(self, run: Run, status: Status) -> None:
+        if run.status is None:
+            self._verdict(run, status)
+
+    def _verdict(self, run: Run, status: Status, exc: BaseException | None = None) -> None:
+        """The one way out of a run. On the loop, once."""
+        run.status = status
+        if status == "timed_out":
+            timeout = TimeoutError(f"job {run.job.name!r} exceeded its timeout of {run.limit:g} s")
+            timeout.__cause__ = exc
+            run.exception = timeout
+        elif status == "error":
+            run.exception = exc
+        if run.started is not None:
+            run.duration_ms = (time.monotonic() - run.clock) * 1000
+        run.task = None
+        self.running.pop(run, None)
+        if run.limit is not None:
+            self._deadlines.discard(run)
+        home = self._home(run)
+        code = code_of(run)
+        if code and not run.foreign and self._clockwork.hears(code):
+            alias = run.job.row_alias or ALIAS
+            self._clockwork.dispatch(outcome_event(code, run, alias, self._clockwork.aps.timezone))
+        run.result = None
+        if self._guards and (guard := self._guards.get(run.job)) is not None:
+            following = guard.release(run)
+            if following is not None:
+                self._launch(following)
+            elif guard.current is None:
+                self._guards.pop(run.job, None)
+        reporter = self.reporters.get(home)
+        if reporter is not None:
+            reporter(run)
+        self.settled(run)
+
+    # Stopping runs
+
+    def _expired(self, run: Run) -> None:
+        self._home(run).logger.warning("job %r timed out after %g s", run.job.name, run.limit)
+        self.stop(run, "timed_out")
+
+    def stop(self, run: Run, status: Status = "cancelled") -> None:
+        """End a run without its consent: a coroutine is cancelled, a thread is left behind. On the loop."""
+        if run.status is not None or run.cancelling is not None:
+            return
+        task = run.task
+        if task is not None:
+            run.cancelling = status
+            task.cancel()
+            if run.clock == 0.0:  # a task cancelled before its first step never runs our code
+                self._verdict(run, status)
+            else:
+                self._loop().call_later(CANCEL_GRACE, self._give_up, run, context=Context())
+            return
+        self._verdict(run, status)
+        if run.thread is not None:
+            home = self._home(run)
+            if self.workers.leak(run.thread):
+                home.logger.warning(
+                    "job %r: its thread cannot be stopped and is left behind until the function returns (%d of at most %d)",
+                    run.job.name,
+                    self.workers.leaked,
+                    self.workers.max_workers,
+                )
+            else:
+                home.logger.warning(
+                    "job %r: its thread cannot be stopped and %d are left behind already; plain functions wait until one"
+                    " returns. Give them a timeout of their own, or raise max_workers",
+                    run.job.name,
+                    self.workers.leaked,
+                )
+
+    def _give_up(self, run: Run) -> None:
+        if run.status is None and run.cancelling is not None:
+            self._home(run).logger.warning(
+                "job %r ignored its cancellation for %s s; the run is %s and left behind",
+                run.job.name,
+                CANCEL_GRACE,
+                run.cancelling,
+            )
+            self._verdict(run, run.cancelling)
+
+    def drop_waiting(self, home: Owner) -> None:
+        """Refuse the owner's runs that wait for another one's verdict."""
+        for job, guard in list(self._guards.items()):
+            if job.home is home:
+                waiting = list(guard.waiting)
+                guard.waiting.clear()
+                for run in waiting:
+                    self._verdict(run, "cancelled")
+
+    def inspect_runs(self, now: Micros) -> None:
+        """Every few seconds: verdicts for tasks that somebody else cancelled unstarted, WARNINGs for stuck guards."""
+        for run in list(self.running):
+            if run.task is not None and run.task.done() and run.status is None:
+                self._verdict(run, run.cancelling or "cancelled")
+        for guard in list(self._guards.values()):
+            if guard.current is not None:
+                self._warn_if_stuck(guard.current, now)
+
+    def _warn_if_stuck(self, run: Run, now: Micros) -> None:
+        if not run.warned and run.started is not None and now - run.started > GUARD_WARNING:
+            run.warned = True
+            self._home(run).logger.warning(
+                "job %r: its run of %s (exec=%s) has been in progress for %.0f s and holds back the next ones (mode=%r)",
+                run.job.name,
+                run.scheduled_for,
+                run.execution_id,
+                (now - run.started) / 1e6,
+                run.job.mode,
+            )
+
+    def shutdown(self, wait: bool = True) -> None:
+        """APScheduler stops: as its own asyncio executor, cancel what runs and do not wait."""
+        for guard in self._guards.values():
+            guard.waiting.clear()
+        for run in list(self.running):
+            self.stop(run)
+        self._deadlines.close()
+        self.workers.close()
+
+    # Small things
+
+    def _home(self, run: Run) -> Owner:
+        home = run.job.home
+        assert home is not None
+        return home
+
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        loop = self._clockwork.loop
+        assert loop is not None, "runs are admitted on a running loop only"
+        return loop
+
+    def _post(self, callback: Callable[..., None], *args: Any) -> None:
+        """Continue on the loop; without one (shut down meanwhile) there is nobody left to tell."""
+        loop = self._clockwork.loop
+        try:
+            if loop is not None:
+                loop.call_soon_threadsafe(callback, *args, context=Context())
+        except RuntimeError:
+            return
+
+
+def own_run_in(home: Owner) -> Run | None:
+    """The run of ``home`` that the calling code belongs to."""
+    run = current_run()
+    return run if run is not None and run.job.home is home else None
+
+
+def _ignore(run: Run) -> None:
+    pass
+
+
+def _no_hand_over(run: Run, alias: str) -> None:
+    raise LookupError(f"no executor {alias!r}")
+
+
+def _no_row(job: Any, now: Micros) -> Run | None:
+    return None

@@ -1,0 +1,179 @@
+"""One owner's life: attach, start, drain, stop, and start again."""
+
+import asyncio
+from collections.abc import Iterable
+from importlib import import_module
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from hassette_aps.engine import Engine
+from hassette_aps.executor import CANCEL_GRACE, own_run_in
+from hassette_aps.job import ScheduledJob
+from hassette_aps.listeners import Listeners
+from hassette_aps.owner import Owner
+from hassette_aps.records import Recordable
+from hassette_aps.run import Run
+from hassette_aps.settings import Settings
+from hassette_aps.types import IfExists
+
+if TYPE_CHECKING:
+    from hassette_aps.telemetry import Telemetry
+
+FLUSH_SECONDS = 5.0
+"""Time the last records have to reach the database at shutdown."""
+
+
+class Lifecycle:
+    """Brings an owner up and down on its engine."""
+
+    def __init__(self, engine: Engine, owner: Owner, settings: Settings) -> None:
+        self._engine = engine
+        self._owner = owner
+        self._settings = settings
+        self.telemetry: Telemetry | None = self._open_database()
+        self.listeners = Listeners(owner, lambda: engine.clockwork.loop, self.telemetry)
+        self._lost: set[str] = set()
+        self._warned_default = False
+
+    def _open_database(self) -> "Telemetry | None":
+        settings = self._settings
+        if settings.database is None:
+            return None
+        # SQLAlchemy is imported only when a database is used
+        telemetry = import_module("hassette_aps.telemetry")
+        return telemetry.Telemetry(
+            settings.database,
+            retention_days=settings.retention_days,
+            retention_rows=settings.rows_kept,
+            in_flight=self._in_flight,
+            on_interrupted=lambda records: self.listeners.interrupted(records),
+        )
+
+    def _in_flight(self) -> Iterable[Recordable]:
+        return [run for run in list(self._engine.executor.running) if run.job.home is self._owner]
+
+    def attach(self) -> None:
+        """Take the owner's name on the engine."""
+        if self.telemetry is not None:
+            self.telemetry.start()
+        self._engine.attach()
+        self._engine.admit_owner(self._owner, self.listeners)
+
+    @property
+    def _attached(self) -> bool:
+        return self._engine.owners.get(self._owner.name) is self._owner
+
+    def register(self, job: ScheduledJob, if_exists: IfExists) -> ScheduledJob:
+        """Register a job; after a shutdown it waits for the next start."""
+        clockwork = self._engine.clockwork
+        if not self._warned_default and job.spec.jobstore is None and self._settings.jobstore is None:
+            self._warned_default = True
+            if not clockwork.in_memory("default"):
+                self._owner.logger.warning(
+                    "job %r is kept in memory although the AsyncIOScheduler's job store 'default' is persistent; give"
+                    " jobstore='default' (per job, or to the Scheduler) if it must survive a restart",
+                    job.name,
+                )
+        if not self._attached and not clockwork.started and not self._owner.stopping:
+            self.attach()
+        if self.telemetry is not None:
+            self.telemetry.start()
+        return self._engine.register(self._owner, job, if_exists)
+
+    async def start(self) -> None:
+        """See ``Scheduler.start``."""
+        engine, owner = self._engine, self._owner
+        if not self._attached:
+            self.attach()
+        self._warn_of_lost()
+        if engine.clockwork.started:
+            if not owner.live:
+                self._raise_failure(engine.failures.get(owner))
+            return
+        engine.started_here = True
+        engine.clockwork.start()
+        failure = engine.failures.get(owner)
+        if failure is not None:
+            await self._stop_aps()
+            raise failure
+
+    def _raise_failure(self, failure: Exception | None) -> None:
+        if failure is not None:
+            raise failure
+
+    def _warn_of_lost(self) -> None:
+        lost = self._lost - {job.name for job in self._engine.registry.of(self._owner)}
+        self._lost = set()
+        if lost:
+            names = sorted(lost)
+            self._owner.logger.warning(
+                "%d in-memory jobs of the previous start were not registered again: %s%s",
+                len(names),
+                ", ".join(map(repr, names[:5])),
+                ", ..." if len(names) > 5 else "",
+            )
+
+    async def shutdown(self, grace: float) -> None:
+        """See ``Scheduler.shutdown``."""
+        if isinstance(grace, bool) or not isinstance(grace, int | float) or not isfinite(grace) or grace < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"shutdown(grace={grace!r}): must be a number of seconds >= 0")
+        engine, owner = self._engine, self._owner
+        if not self._attached or owner.stopping:
+            await self._finish_records()
+            return
+        owner.stopping = True
+        try:
+            loop = engine.clockwork.loop
+            if loop is not None and loop is not asyncio.get_running_loop():
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._stop(grace), loop))
+            else:
+                await self._stop(grace)
+        finally:
+            engine.dismiss_owner(owner)
+            owner.stopping = False
+        if not engine.owners:
+            engine.detach()
+            if engine.started_here:
+                await self._stop_aps()
+
+    async def _stop(self, grace: float) -> None:
+        engine, owner = self._engine, self._owner
+        self._lost = {job.name for job in engine.registry.of(owner) if job.row_alias is None}
+        engine.close(owner, aps_goes_on=not (engine.started_here and len(engine.owners) == 1))
+        engine.executor.drop_waiting(owner)
+        caller = own_run_in(owner)
+        await self._until_idle(grace, caller)
+        for run in self._runs(caller):
+            engine.executor.stop(run)
+        await self._until_idle(CANCEL_GRACE * 2, caller)
+        await self.listeners.drain(self._settings.handler_timeout + CANCEL_GRACE)
+        await self._finish_records()
+
+    def _runs(self, caller: Run | None) -> list[Run]:
+        running = list(self._engine.executor.running)
+        return [run for run in running if run.job.home is self._owner and run is not caller]
+
+    async def _until_idle(self, seconds: float, caller: Run | None) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        pause = 0.0
+        while self._runs(caller) and loop.time() < deadline:
+            await asyncio.sleep(min(pause, max(deadline - loop.time(), 0)))
+            pause = min(pause + 0.001, 0.02)
+
+    async def _finish_records(self) -> None:
+        self.listeners.close()
+        if self.telemetry is not None:
+            done = await asyncio.to_thread(self.telemetry.close, FLUSH_SECONDS)
+            if not done:
+                self._owner.logger.warning("the last records could not be written within %g s", FLUSH_SECONDS)
+
+    async def _stop_aps(self) -> None:
+        """APScheduler's own shutdown returns before it has happened: wait until it has."""
+        engine = self._engine
+        engine.started_here = False
+        aps: Any = engine.clockwork.aps
+        if engine.clockwork.started:
+            aps.shutdown(wait=False)
+            while engine.clockwork.started:
+                await asyncio.sleep(0)

@@ -1,0 +1,225 @@
+"""What was asked: the options every registration takes, and the frozen spec they become."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import partial
+from math import isfinite
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypedDict, cast, get_args
+
+from hassette_aps.callables import misfit, name_of, runs_on_loop
+from hassette_aps.triggers import Trigger, as_trigger
+from hassette_aps.types import ErrorHandler, IfExists, JobFunction, Mode, Predicate
+
+NO_KWARGS: Mapping[str, Any] = MappingProxyType({})
+
+
+class JobOptions(TypedDict, total=False):
+    """Options of every registration method (PEP 692); ``IfExists`` is the one that is not kept."""
+
+    name: str
+    """Unique per scheduler; empty means generated from the function and the trigger."""
+    group: str | None
+    """Label for ``list_jobs(group=)`` and ``cancel_group()``."""
+    jitter: float | None
+    """Each run is delayed by a fresh draw from ``[0, jitter)`` seconds."""
+    timeout: float | None
+    """Seconds a run may take; None = the scheduler's default."""
+    timeout_disabled: bool
+    """No limit for this job, whatever the default."""
+    mode: Mode | None
+    """Overlap: ``parallel``, ``single``, ``queued`` or ``restart``; None = the scheduler's default."""
+    where: Predicate | None
+    """Asked just before a run; false means ``skipped``, raising means ``error``."""
+    on_error: ErrorHandler | None
+    """Handler of this job's failures; wins over ``Scheduler.on_error``."""
+    if_exists: IfExists
+    """What to do when the name is taken: ``error``, ``skip`` or ``replace``."""
+    args: Iterable[Any]
+    """Positional arguments of the function, copied at registration."""
+    kwargs: Mapping[str, Any]
+    """Keyword arguments of the function, copied at registration."""
+    jobstore: str | None
+    """APScheduler job store alias for a job that must persist; None = ours, in memory."""
+    executor: str | None
+    """APScheduler executor alias; None = ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """One job as it was asked for. ``mode``, ``jobstore`` and ``executor`` are None where left open."""
+
+    func: JobFunction
+    trigger: Trigger
+    name: str
+    auto_named: bool
+    on_loop: bool
+    group: str | None = None
+    jitter: float | None = None
+    timeout: float | None = None
+    timeout_disabled: bool = False
+    mode: Mode | None = None
+    where: Predicate | None = None
+    on_error: ErrorHandler | None = None
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=lambda: NO_KWARGS)
+    jobstore: str | None = None
+    executor: str | None = None
+
+
+class _Rule(NamedTuple):
+    fits: Callable[[Any], bool]
+    remedy: str
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _is_callable_with(count: int) -> Callable[[Any], bool]:
+    return lambda value: value is None or (callable(value) and misfit(value, (None,) * count, {}) is None)
+
+
+def _is_alias(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value != "")
+
+
+_RULES: dict[str, _Rule] = {
+    "name": _Rule(
+        lambda v: isinstance(v, str) and (v == "" or v.isprintable()),
+        "a str of printable characters; leave it out for a generated one",
+    ),
+    "group": _Rule(
+        lambda v: v is None or (isinstance(v, str) and v != "" and v.isprintable()),
+        "a non-empty str of printable characters, or None",
+    ),
+    "jitter": _Rule(lambda v: v is None or (_is_number(v) and v >= 0), "seconds >= 0, such as jitter=30, or None"),
+    "timeout": _Rule(
+        lambda v: v is None or (_is_number(v) and v > 0),
+        "seconds > 0, such as timeout=30; for no limit use timeout_disabled=True",
+    ),
+    "timeout_disabled": _Rule(lambda v: isinstance(v, bool), "True or False"),
+    "mode": _Rule(lambda v: v is None or v in get_args(Mode), f"one of {', '.join(map(repr, get_args(Mode)))}"),
+    "where": _Rule(_is_callable_with(0), "a callable without arguments that returns a bool, or None"),
+    "on_error": _Rule(_is_callable_with(1), "a callable taking one SchedulerErrorContext, or None"),
+    "if_exists": _Rule(lambda v: v in get_args(IfExists), f"one of {', '.join(map(repr, get_args(IfExists)))}"),
+    "args": _Rule(
+        lambda v: isinstance(v, Iterable) and not isinstance(v, str | bytes | Mapping),
+        "a list or tuple of positional arguments, such as args=[1, 2]",
+    ),
+    "kwargs": _Rule(
+        lambda v: isinstance(v, Mapping) and all(isinstance(k, str) for k in cast("Mapping[Any, Any]", v)),
+        "a dict with str keys, such as kwargs={'entity': 'light.kitchen'}",
+    ),
+    "jobstore": _Rule(_is_alias, "the alias of one of the AsyncIOScheduler's job stores, or None"),
+    "executor": _Rule(_is_alias, "the alias of one of the AsyncIOScheduler's executors, or None"),
+}
+
+_WRONG_TYPE = ("name", "group", "where", "on_error", "args", "kwargs", "jobstore", "executor", "timeout_disabled")
+
+
+def make_spec(func: JobFunction, trigger: object, options: Mapping[str, Any]) -> JobSpec:
+    """Validate one registration.
+
+    Raises:
+        TypeError: an unknown option, a non-callable, a trigger of no accepted kind, a value of the wrong type,
+            arguments that do not fit the function.
+        ValueError: a value of the right type that is not allowed.
+    """
+    label = _label(func, options)
+    if not callable(func):
+        raise TypeError(f"job {label}: func must be callable, got {func!r}; give the function itself, not its result")
+    for key, value in options.items():
+        rule = _RULES.get(key)
+        if rule is None:
+            near = get_close_matches(key, _RULES, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"options are {', '.join(_RULES)}"
+            raise TypeError(f"job {label}: unknown option {key!r}; {hint}")
+        if not _fits(rule, value):
+            kind = TypeError if key in _WRONG_TYPE or not isinstance(value, str | int | float) else ValueError
+            raise kind(f"job {label}: {key}={value!r} is not allowed; give {rule.remedy}")
+    if options.get("timeout") is not None and options.get("timeout_disabled"):
+        raise ValueError(
+            f"job {label}: timeout={options['timeout']!r} together with timeout_disabled=True; give one of the two"
+        )
+    planned = as_trigger(trigger)
+    kept: dict[str, Any] = {k: v for k, v in options.items() if k not in ("if_exists", "name")}
+    if "args" in kept:
+        kept["args"] = tuple(kept["args"])
+    if "kwargs" in kept:
+        kept["kwargs"] = MappingProxyType(dict(kept["kwargs"]))
+    problem = misfit(func, kept.get("args", ()), kept.get("kwargs", NO_KWARGS))
+    if problem is not None:
+        raise TypeError(f"job {label}: arguments do not fit {name_of(func)}(): {problem}; see args= and kwargs=")
+    name = options.get("name") or ""
+    return JobSpec(
+        func=func,
+        trigger=planned,
+        name=name or auto_name(func, planned),
+        auto_named=not name,
+        on_loop=runs_on_loop(func),
+        **kept,
+    )
+
+
+def auto_name(func: JobFunction, trigger: Trigger) -> str:
+    """``function:trigger_id``; never a memory address."""
+    return f"{name_of(func)}:{trigger.trigger_id()}"
+
+
+def _fits(rule: _Rule, value: Any) -> bool:
+    try:
+        return rule.fits(value)
+    except (TypeError, ValueError, OverflowError):  # unhashable, uncomparable, too large: not allowed either
+        return False
+
+
+def _label(func: Any, options: Mapping[str, Any]) -> str:
+    name = options.get("name")
+    return repr(name if isinstance(name, str) and name else name_of(func))
+
+
+_COMPARED: tuple[str, ...] = (
+    "func",
+    "trigger",
+    "group",
+    "jitter",
+    "timeout",
+    "timeout_disabled",
+    "mode",
+    "args",
+    "kwargs",
+    "on_error",
+)
+
+
+def changed_fields(old: JobSpec, new: JobSpec) -> list[str]:
+    """The names of the fields in which two registrations of one name differ, in the order they are compared."""
+    return [name for name in _COMPARED if not _same(name, getattr(old, name), getattr(new, name))]
+
+
+def _same(name: str, old: Any, new: Any) -> bool:
+    if name == "trigger":
+        return cast(Trigger, old).trigger_id() == cast(Trigger, new).trigger_id()
+    if name in ("func", "on_error"):
+        return same_callable(old, new)
+    return equal(old, new)
+
+
+def equal(old: Any, new: Any) -> bool:
+    """``==`` as a bool; False where comparing raises or gives no truth value (arrays)."""
+    try:
+        return old is new or bool(old == new)
+    except Exception:  # noqa: BLE001  a user's __eq__ may raise anything
+        return False
+
+
+def same_callable(old: Any, new: Any) -> bool:
+    """``==``, and for partials their function, arguments and keywords."""
+    if isinstance(old, partial) and isinstance(new, partial):
+        one, two = cast("partial[Any]", old), cast("partial[Any]", new)
+        return (
+            same_callable(one.func, two.func) and equal(one.args, two.args) and equal(one.keywords, two.keywords)
+        )
+    return equal(old, new)

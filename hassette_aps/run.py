@@ -1,0 +1,214 @@
+"""One execution of a job, from admission to verdict, and ``current_run()``."""
+
+import asyncio
+import traceback as tracebacks
+from contextvars import ContextVar
+from threading import Lock
+from zoneinfo import ZoneInfo
+
+from whenever import ZonedDateTime
+
+from hassette_aps.execution_id import new_execution_id
+from hassette_aps.instants import Micros, to_datetime, to_zoned
+from hassette_aps.job import ScheduledJob
+from hassette_aps.records import ExecutionRecord, Status, TriggerMode
+
+
+_naming = Lock()
+
+
+class Run:
+    """One run, named by (job, target, attempt). ``status`` is None until the verdict."""
+
+    __slots__ = (
+        "_execution_id",
+        "attempt",
+        "cancelling",
+        "clock",
+        "duration_ms",
+        "exception",
+        "fires",
+        "foreign",
+        "job",
+        "lateness",
+        "limit",
+        "missed",
+        "on_loop",
+        "result",
+        "started",
+        "status",
+        "target",
+        "task",
+        "thread",
+        "triggered_by",
+        "upcoming",
+        "warned",
+    )
+
+    def __init__(
+        self, job: ScheduledJob, target: Micros, fires: Micros, triggered_by: TriggerMode = "schedule"
+    ) -> None:
+        self.job = job
+        self.target = target
+        self.fires = fires
+        self.triggered_by: TriggerMode = triggered_by
+        self.attempt = 1
+        self.upcoming: Micros | None = None
+        """The job's next target, as known at admission."""
+        self.lateness: Micros = 0
+        self.missed: tuple[Micros, Micros] | None = None
+        """The first and the last target coalesced into this run."""
+        self.on_loop = job.spec.on_loop
+        self.limit: float | None = job.limit
+        self.started: Micros | None = None
+        """Wall clock at the start of the function; None if it never started."""
+        self.clock = 0.0
+        """Monotonic seconds at the same moment; durations and deadlines count from it."""
+        self.status: Status | None = None
+        self.cancelling: Status | None = None
+        """The verdict it will get once its task has ended: ``timed_out`` or ``cancelled``."""
+        self.exception: BaseException | None = None
+        self.result: object = None
+        self.duration_ms: float | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.thread: int | None = None
+        """Ident of the worker thread, once it has one."""
+        self.foreign = False
+        """On an executor that is not ours, which sends its own events."""
+        self.warned = False
+        self._execution_id: str | None = None
+
+    @property
+    def execution_id(self) -> str:
+        """UUIDv7 of this run; made when first asked for."""
+        if self._execution_id is None:
+            with _naming:  # the loop and the writer of records may ask at once
+                if self._execution_id is None:
+                    self._execution_id = new_execution_id()
+        return self._execution_id
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return self.job.name
+
+    @property
+    def job_name(self) -> str:
+        """The job's name, as error contexts and records call it."""
+        return self.job.name
+
+    @property
+    def job_group(self) -> str | None:
+        """The job's group."""
+        return self.job.group
+
+    @property
+    def owner(self) -> str:
+        """The job's owner."""
+        return self.job.owner
+
+    @property
+    def job_id(self) -> int:
+        """The job's process-wide number."""
+        return self.job.job_id
+
+    @property
+    def db_id(self) -> int | None:
+        """The job's id in the database; None without one."""
+        return self.job.db_id
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the schedule is finished once this run is over."""
+        return self.upcoming is None and self.triggered_by == "schedule"
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The zone the job is scheduled in."""
+        return self.job.zone
+
+    @property
+    def scheduled_for(self) -> ZonedDateTime:
+        """The target this run stands for, without jitter."""
+        return to_zoned(self.target, self.zone)
+
+    @property
+    def started_at(self) -> ZonedDateTime | None:
+        """When the function was called; None before that."""
+        return None if self.started is None else to_zoned(self.started, self.zone)
+
+    def as_record(self) -> ExecutionRecord:
+        """The frozen record of this verdict."""
+        exc = self.exception
+        return ExecutionRecord(
+            execution_id=self.execution_id,
+            owner=self.job.owner,
+            job_name=self.job.name,
+            job_group=self.job.group,
+            db_id=self.job.db_id,
+            status=self.status or "interrupted",
+            scheduled_for=to_datetime(self.target),
+            started_at=None if self.started is None else to_datetime(self.started),
+            duration_ms=self.duration_ms,
+            lateness_ms=self.lateness / 1000,
+            attempt=self.attempt,
+            triggered_by=self.triggered_by,
+            next_target=None if self.upcoming is None else to_datetime(self.upcoming),
+            error_type=None if exc is None else type(exc).__qualname__,
+            error_message=None if exc is None else message_of(exc),
+            error_traceback=None if exc is None else format_exception(exc),
+        )
+
+    def __repr__(self) -> str:
+        return f"<Run of {self.job.name!r} at {self.scheduled_for} {self.status or 'in progress'}>"
+
+
+class CoalescedTargets:
+    """The verdict on the targets that a late run stands for."""
+
+    __slots__ = ("first", "last", "run")
+
+    def __init__(self, run: Run, missed: tuple[Micros, Micros]) -> None:
+        self.run = run
+        self.first, self.last = missed
+
+    def as_record(self) -> ExecutionRecord:
+        """One range record, from the first target to the last."""
+        job = self.run.job
+        return ExecutionRecord(
+            execution_id=new_execution_id(),
+            owner=job.owner,
+            job_name=job.name,
+            job_group=job.group,
+            db_id=job.db_id,
+            status="coalesced",
+            scheduled_for=to_datetime(self.first),
+            attempt=self.run.attempt,
+            coalesced_from=to_datetime(self.first),
+            coalesced_to=to_datetime(self.last),
+        )
+
+
+def message_of(exc: BaseException) -> str:
+    """``str(exc)``, also for exceptions whose ``__str__`` raises."""
+    try:
+        return str(exc)
+    except Exception:  # noqa: BLE001  a user's exception may raise anything here
+        return f"<unprintable {type(exc).__qualname__}>"
+
+
+def format_exception(exc: BaseException) -> str:
+    """The full traceback text: frames, causes and the exception line; never raises."""
+    try:
+        return "".join(tracebacks.format_exception(exc))
+    except Exception:  # noqa: BLE001
+        return f"{type(exc).__qualname__}: {message_of(exc)}\n"
+
+
+_current: ContextVar[Run | None] = ContextVar("hassette_aps_run", default=None)
+set_current_run = _current.set
+
+
+def current_run() -> Run | None:
+    """The run this code belongs to, in its task, its thread and everything they start; None outside of one."""
+    return _current.get()

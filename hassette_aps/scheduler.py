@@ -1,0 +1,274 @@
+"""The facade: ``Scheduler``, the methods of the semantics, nothing else."""
+
+from collections.abc import Callable
+from contextvars import copy_context
+from datetime import datetime
+from logging import Logger, getLogger
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, Unpack, cast
+from zoneinfo import ZoneInfo
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from whenever import ZonedDateTime
+
+from hassette_aps.callables import misfit
+from hassette_aps.engine import Engine, engine_of
+from hassette_aps.job import ScheduledJob
+from hassette_aps.lifecycle import Lifecycle
+from hassette_aps.listeners import Listeners
+from hassette_aps.options import JobOptions
+from hassette_aps.owner import Owner, Spawn
+from hassette_aps.settings import Settings
+from hassette_aps.triggers import After, Cron, Daily, Every, Once
+from hassette_aps.types import ErrorHandler, IfExists, JobFunction, RunHook
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Scheduler:
+    """Hassette's scheduling methods on an ``AsyncIOScheduler``.
+
+    Args:
+        aps: The AsyncIOScheduler to attach to, running or not; it is never taken over. None makes one.
+        owner: Name of this scheduler among others on the same AsyncIOScheduler; part of the APScheduler ids
+            (``owner/name``). The default owner ``""`` uses the plain names.
+        logger: Where to log; ``hassette_aps`` by default.
+        spawn: Makes the task of each run, for frameworks that track tasks; ``loop.create_task`` by default.
+        **settings: See ``Settings``; each is also read from ``HASSETTE_APS_<NAME>``.
+
+    Raises:
+        TypeError: ``aps`` is no AsyncIOScheduler, or an unknown setting.
+        ValueError: a setting that is not allowed, an owner with a ``/``, or an owner that is attached already.
+    """
+
+    def __init__(
+        self,
+        aps: AsyncIOScheduler | None = None,
+        *,
+        owner: str = "",
+        logger: Logger | None = None,
+        spawn: Spawn | None = None,
+        **settings: Any,
+    ) -> None:
+        _check_owner(aps, owner)
+        self.settings = Settings.load(settings)
+        zone = self.settings.timezone
+        self._own_aps = aps is None
+        if aps is None:
+            aps = AsyncIOScheduler(**({} if zone is None else {"timezone": zone}))
+        self.aps: AsyncIOScheduler = aps
+        """The AsyncIOScheduler underneath."""
+        self._engine: Engine = engine_of(aps, self.settings.max_workers)
+        self._owner = Owner(
+            owner,
+            self.settings,
+            zone or self._engine.clockwork.zone,
+            logger or getLogger("hassette_aps"),
+            copy_context(),
+            spawn,
+        )
+        self._lifecycle = Lifecycle(self._engine, self._owner, self.settings)
+        self._listeners: Listeners = self._lifecycle.listeners
+        self._lifecycle.attach()
+
+    @property
+    def owner(self) -> str:
+        """This scheduler's name among the owners of its AsyncIOScheduler."""
+        return self._owner.name
+
+    @property
+    def timezone(self) -> ZoneInfo:
+        """The zone of wall-clock times."""
+        return self._owner.zone
+
+    @property
+    def running(self) -> bool:
+        """Whether jobs run: the AsyncIOScheduler is started and this owner not shut down."""
+        return self._owner.live and self._engine.clockwork.started
+
+    @property
+    def error_handler_failures(self) -> int:
+        """Error handlers and run hooks that raised or exceeded their time."""
+        return self._listeners.handler_failures
+
+    # Lifecycle
+
+    async def start(self) -> None:
+        """Start the schedules, and the AsyncIOScheduler if it does not run. Relative times count from here.
+
+        Raises:
+            ValueError: a name is taken in a persistent store; nothing is registered then.
+        """
+        await self._lifecycle.start()
+
+    async def shutdown(self, grace: float = 10.0) -> None:
+        """Stop: no new run starts, runs in progress get ``grace`` seconds and are then cancelled.
+
+        Error handlers and records are flushed before it returns. The AsyncIOScheduler is stopped only if this package
+        started it and no other owner is left on it. From inside a run or a handler, the caller is neither waited for
+        nor cancelled. Silent on a second call.
+        """
+        await self._lifecycle.shutdown(grace)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.shutdown()
+
+    # Registration
+
+    def schedule(self, func: JobFunction, trigger: object, **options: Unpack[JobOptions]) -> ScheduledJob:
+        """Run ``func`` on a trigger: ours, any object with ``TriggerProtocol``'s methods, or one of APScheduler.
+
+        Options are those of ``JobOptions``. The call works from any thread, before or after start; ``await`` it (or
+        the handle) to have the registration on record.
+
+        Raises:
+            TypeError: a non-callable, no trigger, an unknown option, arguments that do not fit.
+            ValueError: a value that is not allowed, a name that is taken, a schedule that never fires.
+        """
+        return self.add_job(ScheduledJob(func, trigger, **options), if_exists=options.get("if_exists", "error"))
+
+    def add_job(self, job: ScheduledJob, if_exists: IfExists = "error") -> ScheduledJob:
+        """Register a job built by hand.
+
+        Raises:
+            TypeError: not a ``ScheduledJob``.
+            ValueError: as ``schedule``; or the job belongs to another scheduler, or was cancelled.
+        """
+        if not isinstance(job, ScheduledJob):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"add_job() takes a ScheduledJob, got {job!r}; for a function use schedule() or run_every()")
+        if if_exists not in ("error", "skip", "replace"):
+            raise ValueError(f"job {job.name!r}: if_exists={if_exists!r} is not allowed; give 'error', 'skip' or 'replace'")
+        return self._lifecycle.register(job, if_exists)
+
+    def run_in(self, func: JobFunction, delay: float, **options: Unpack[JobOptions]) -> ScheduledJob:
+        """Run once, ``delay`` seconds from now, or from start for what is registered before it."""
+        return self.schedule(func, After(seconds=delay), **options)
+
+    def run_once(
+        self,
+        func: JobFunction,
+        at: str | ZonedDateTime | datetime,
+        if_past: Literal["tomorrow", "error"] = "tomorrow",
+        **options: Unpack[JobOptions],
+    ) -> ScheduledJob:
+        """Run once at ``at``: ``"07:00"`` today, or tomorrow if that is past, or an absolute time."""
+        return self.schedule(func, Once(at, if_past), **options)
+
+    def run_every(
+        self, func: JobFunction, hours: float = 0, minutes: float = 0, seconds: float = 0, **options: Unpack[JobOptions]
+    ) -> ScheduledJob:
+        """Run again and again, first after one interval, then on that grid without drift."""
+        return self.schedule(func, Every(seconds=seconds, minutes=minutes, hours=hours), **options)
+
+    def run_minutely(self, func: JobFunction, minutes: int = 1, **options: Unpack[JobOptions]) -> ScheduledJob:
+        """Run every ``minutes`` minutes, a whole number."""
+        return self.schedule(func, Every(minutes=_whole("run_minutely", "minutes", minutes)), **options)
+
+    def run_hourly(self, func: JobFunction, hours: int = 1, **options: Unpack[JobOptions]) -> ScheduledJob:
+        """Run every ``hours`` hours, a whole number."""
+        return self.schedule(func, Every(hours=_whole("run_hourly", "hours", hours)), **options)
+
+    def run_daily(self, func: JobFunction, at: str = "00:00", **options: Unpack[JobOptions]) -> ScheduledJob:
+        """Run once a day at ``at`` (``"HH:MM"``), on every daylight-saving night too."""
+        return self.schedule(func, Daily(at), **options)
+
+    def run_cron(self, func: JobFunction, expression: str, **options: Unpack[JobOptions]) -> ScheduledJob:
+        """Run on a cron expression: 5 fields, a 6th is seconds."""
+        return self.schedule(func, Cron(expression), **options)
+
+    def scheduled(self, trigger: object, **options: Unpack[JobOptions]) -> Callable[[F], F]:
+        """Decorator form of ``schedule``; the function comes back unchanged."""
+
+        def register(func: F) -> F:
+            self.schedule(func, trigger, **options)
+            return func
+
+        return register
+
+    # Jobs
+
+    def cancel_job(self, job: ScheduledJob) -> None:
+        """``job.cancel()``, for a job of this scheduler.
+
+        Raises:
+            RuntimeError: the job was never registered.
+            ValueError: the job belongs to another scheduler.
+        """
+        if not isinstance(job, ScheduledJob):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"cancel_job() takes a ScheduledJob, got {job!r}; look one up with get_job(name)")
+        if job.home is not None and job.home is not self._owner:
+            raise ValueError(
+                f"job {job.name!r} belongs to owner {job.owner!r}, not to {self.owner!r}; use job.cancel(), or its own Scheduler"
+            )
+        job.cancel()
+
+    def cancel_group(self, group: str) -> None:
+        """Cancel every job of a group; nothing happens if there is none."""
+        for job in self.list_jobs(group=_group(group)):
+            job.cancel()
+
+    def list_jobs(self, group: str | None = None) -> list[ScheduledJob]:
+        """Active and paused jobs, in order of registration; those of one group if given."""
+        with self._engine.lock:
+            return self._engine.registry.of(self._owner, None if group is None else _group(group))
+
+    def get_job(self, name: str) -> ScheduledJob | None:
+        """The job with that name, or None."""
+        with self._engine.lock:
+            job = self._engine.registry.get(self._owner.id_of(name))
+        return job if job is not None and job.home is self._owner else None
+
+    def on_error(self, handler: ErrorHandler | None) -> None:
+        """Set the handler for failures of all jobs without one of their own; looked up when a run fails.
+
+        Raises:
+            TypeError: not callable with one ``SchedulerErrorContext``.
+        """
+        self._listeners.on_error = _taking_one("on_error", handler)
+
+    def on_run(self, hook: RunHook) -> None:
+        """Call ``hook`` with one ``ExecutionRecord`` per verdict, beside other hooks.
+
+        Raises:
+            TypeError: not callable with one ``ExecutionRecord``.
+        """
+        self._listeners.hooks.append(cast(RunHook, _taking_one("on_run", hook)))
+
+    def __repr__(self) -> str:
+        owner = f" owner={self.owner!r}" if self.owner else ""
+        return f"<Scheduler{owner} ({'running' if self.running else 'stopped'}, {len(self.list_jobs())} jobs)>"
+
+
+def _check_owner(aps: object, owner: object) -> None:
+    if aps is not None and not isinstance(aps, AsyncIOScheduler):
+        raise TypeError(f"Scheduler() takes an AsyncIOScheduler, got {aps!r}; other APScheduler classes have no event loop")
+    if not isinstance(owner, str) or not (owner.isprintable()):
+        raise TypeError(f"owner must be a str of printable characters, got {owner!r}")
+    if "/" in owner:
+        raise ValueError(f"owner {owner!r} may not contain '/': it separates owner and name in APScheduler ids")
+
+
+def _whole(method: str, what: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{method}({what}={value!r}): must be a whole number; use run_every({what}=) for fractions")
+    if value < 1:
+        raise ValueError(f"{method}({what}={value!r}): must be at least 1")
+    return value
+
+
+def _group(group: object) -> str:
+    if not isinstance(group, str):
+        raise TypeError(f"group must be a str, got {group!r}")
+    return group
+
+
+def _taking_one(method: str, handler: Any) -> Any:
+    if handler is not None and (not callable(handler) or misfit(handler, (None,), {}) is not None):
+        raise TypeError(f"{method}() takes a callable with one parameter, got {handler!r}")
+    return handler

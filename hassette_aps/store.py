@@ -1,0 +1,362 @@
+"""The job store: where facade jobs live, and where their due runs start.
+
+APScheduler sees a job store like any other. Due jobs are not handed back to it: one timer on its loop fires the
+earliest bucket, each job is advanced on its grid once and its run handed to the executor, a slice per loop turn.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextvars import Context
+from dataclasses import replace
+from datetime import datetime
+from threading import RLock
+from typing import Any
+
+from apscheduler.job import Job
+from apscheduler.jobstores.base import BaseJobStore, JobLookupError
+
+from hassette_aps.agenda import Agenda
+from hassette_aps.callables import reference_of, runs_on_loop
+from hassette_aps.clockwork import ALIAS, NO_LIMIT, Clockwork
+from hassette_aps.executor import RunExecutor
+from hassette_aps.grid import delay, step
+from hassette_aps.instants import SECOND, Micros, from_datetime, now_us, to_datetime
+from hassette_aps.job import ACTIVE, ENDING, PAUSED, PENDING, ScheduledJob
+from hassette_aps.registry import Registry
+from hassette_aps.run import Run
+from hassette_aps.triggers import Every, Once, as_trigger
+
+SLICE = 256
+"""Jobs started per loop turn: long enough to be cheap, short enough not to hold the loop."""
+
+BEAT = 5.0
+"""Seconds after which the store looks around at the latest: clock jumps, a dead APScheduler timer, stuck guards."""
+
+CLOCK_STEP: Micros = SECOND
+"""A wall clock that falls behind the monotonic one by more than this was set back."""
+
+_REFUSED_CHANGES = {
+    "coalesce": "late targets of a facade job always coalesce into one recorded run",
+    "misfire_grace_time": "give the Scheduler max_lateness=",
+    "max_instances": "give the job mode='parallel', 'single', 'queued' or 'restart'",
+    "name": "register the job again under the other name",
+}
+
+
+class FacadeJobStore(BaseJobStore):
+    """One per AsyncIOScheduler, shared by all owners, under the alias ``hassette_aps``."""
+
+    def __init__(self, clockwork: Clockwork, registry: Registry, executor: RunExecutor, lock: RLock) -> None:
+        super().__init__()
+        self._clockwork = clockwork
+        self._registry = registry
+        self._executor = executor
+        self._lock = lock
+        self._context = Context()  # timers armed here must not keep anybody's context
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed: Micros | None = None
+        self._draining = False
+        self._drift: Micros | None = None
+        self._last_beat = 0.0
+        self._extras: dict[ScheduledJob, Micros] = {}
+        self._rewound: dict[ScheduledJob, list[Micros]] = {}
+        self.agenda = Agenda()
+        self.last_wakeup: Micros | None = None
+        self.started: Callable[[], None] = _nothing
+        self.stopped: Callable[[], None] = _nothing
+        self.trigger_failed: Callable[[Run, Exception], None] = _ignore_failure
+        self.removed_by_aps: Callable[[ScheduledJob], None] = _ignore_job
+
+    # A due job, from the timer to the executor
+
+    def _tick(self) -> None:
+        self._timer = self._armed = None
+        if time.monotonic() - self._last_beat >= BEAT:
+            self._beat()
+        self.process()
+
+    def process(self) -> None:
+        """Start one slice of due runs; the next slice gets its own loop turn. On the loop."""
+        self._draining = False
+        if not self._clockwork.running:
+            return
+        now = self.last_wakeup = now_us()
+        self._notice_step_back(now)
+        with self._lock:
+            due = self.agenda.pop_due(now, SLICE)
+        for fires, jobs in due:
+            for job in jobs:
+                self._fire(job, fires, now)
+        with self._lock:
+            earliest = self.agenda.earliest
+        if earliest is not None and earliest <= now:
+            self._drain_soon()
+        else:
+            self.arm()
+
+    def _fire(self, job: ScheduledJob, fires: Micros, now: Micros) -> None:
+        home, target = job.home, job.target
+        if home is None or target is None or job.state != ACTIVE:
+            return
+        run = Run(job, target, fires)
+        grid_target = self._extras.pop(job, None) if self._extras else None
+        try:
+            if grid_target is None:
+                ahead = step(job.spec.trigger, target, now, home.zone)
+                run.target, run.missed, run.upcoming = ahead.target, ahead.missed, ahead.upcoming
+            elif grid_target > now:
+                run.upcoming = grid_target
+            else:
+                run.upcoming = step(job.spec.trigger, grid_target, now, home.zone).upcoming
+        except Exception as exc:  # noqa: BLE001  a foreign trigger may raise anything; 11.22
+            self.trigger_failed(run, exc)
+            return
+        if self._rewound:
+            run.attempt += sum(mark > run.target for mark in self._rewound.get(job, ()))
+        run.lateness = now - max(fires, run.target)
+        with self._lock:
+            if job.state != ACTIVE:
+                return
+            job.target = run.upcoming
+            if run.upcoming is None:
+                job.state = ENDING
+            else:
+                self.agenda.put(job, run.upcoming + delay(job.spec.jitter))
+        self._executor.admit(run, now)
+
+    # The timer
+
+    def arm(self) -> None:
+        """Make sure that the timer fires by the earliest fire time. Any thread."""
+        loop = self._clockwork.loop
+        if loop is None or not self._clockwork.running:
+            return
+        try:
+            here = asyncio.get_running_loop() is loop
+        except RuntimeError:
+            here = False
+        if here:
+            self._arm(loop)
+        else:
+            try:
+                loop.call_soon_threadsafe(self._arm, loop, context=Context())
+            except RuntimeError:  # the loop was closed meanwhile
+                return
+
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop is not self._clockwork.loop:
+            return
+        now = now_us()
+        with self._lock:
+            earliest = self.agenda.earliest
+        wait = BEAT if earliest is None else min(max((earliest - now) / SECOND, 0.0), BEAT)
+        wakeup = now + int(wait * SECOND)
+        if self._timer is not None:
+            if self._armed is not None and self._armed <= wakeup:
+                return
+            self._timer.cancel()
+        self._armed = wakeup
+        self._timer = loop.call_later(wait, self._tick, context=self._context)
+
+    def disarm(self) -> None:
+        """Cancel the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._armed = None
+
+    def _drain_soon(self) -> None:
+        loop = self._clockwork.loop
+        if loop is not None and not self._draining:
+            self._draining = True
+            loop.call_soon(self.process, context=self._context)
+
+    def put(self, job: ScheduledJob, target: Micros) -> None:
+        """Schedule a job's next target, jitter added. Under the lock."""
+        job.target = target
+        job.state = ACTIVE
+        self.agenda.put(job, target + delay(job.spec.jitter))
+
+    def due_earlier(self, job: ScheduledJob) -> bool:
+        """Whether the timer, as armed, would be too late for this job."""
+        return self._armed is None or (job.fires is not None and job.fires < self._armed)
+
+    # Looking around
+
+    def _beat(self) -> None:
+        self._last_beat = time.monotonic()
+        self._executor.inspect_runs(now_us())
+        clockwork = self._clockwork
+        if not clockwork.running or clockwork.timer_armed:
+            return
+        for alias, store in clockwork.stores():
+            try:
+                if store.get_next_run_time() is None:
+                    continue
+            except Exception as exc:  # noqa: BLE001  whatever a broken store raises
+                self._logger.warning("job store %r cannot be read: %r", alias, exc)
+            self._logger.warning("APScheduler's timer was dead (its last wakeup failed); waking it up again")
+            clockwork.wakeup()
+            return
+
+    def _notice_step_back(self, now: Micros) -> None:
+        drift = now - time.monotonic_ns() // 1000
+        before, self._drift = self._drift, drift
+        if before is None or drift >= before - CLOCK_STEP:
+            return
+        back = before - drift
+        self._logger.warning(
+            "the wall clock was set back by %.1f s: intervals and delays go on by elapsed time", back / SECOND
+        )
+        with self._lock:
+            for job in self._registry:
+                if job.row_alias is None and job.state == ACTIVE and job.target is not None and _elapsed(job):
+                    self._rewound.setdefault(job, []).append(job.target)
+                    fires = None if job.fires is None else job.fires - back
+                    self.agenda.drop(job)
+                    job.target -= back
+                    if fires is not None:
+                        self.agenda.put(job, fires)
+
+    def forget(self, job: ScheduledJob) -> None:
+        """Take a job off the agenda for good. Under the lock."""
+        self.agenda.drop(job)
+        self._extras.pop(job, None)
+        self._rewound.pop(job, None)
+
+    # What APScheduler asks
+
+    def start(self, scheduler: Any, alias: str) -> None:
+        super().start(scheduler, alias)
+        self._drift = None
+        self._last_beat = time.monotonic()
+        self.started()
+
+    def shutdown(self) -> None:
+        self.disarm()
+        self.stopped()
+
+    def get_due_jobs(self, now: datetime) -> list[Job]:
+        """Nothing for APScheduler to do: due jobs are started by the store itself, in a later loop turn."""
+        self._drain_soon()
+        return []
+
+    def get_next_run_time(self) -> datetime | None:
+        """Nothing for APScheduler to wait for: the store has its own timer on the same loop."""
+        return None
+
+    def lookup_job(self, job_id: str) -> Job | None:
+        job = self._registry.get(job_id)
+        return None if job is None or job.row_alias is not None or job.state == PENDING else self.view(job)
+
+    def get_all_jobs(self) -> list[Job]:
+        with self._lock:
+            jobs = [job for job in self._registry if job.row_alias is None and job.state != PENDING]
+        jobs.sort(key=lambda job: (job.fires is None, job.fires or 0))
+        return [self.view(job) for job in jobs]
+
+    def view(self, job: ScheduledJob) -> Job:
+        """The job as APScheduler's own class, made when somebody looks."""
+        spec, home = job.spec, job.home
+        assert home is not None
+        timezone = self._clockwork.aps.timezone
+        return self._clockwork.make_job(
+            id=home.id_of(spec.name),
+            name=spec.name,
+            func=spec.func,
+            func_ref=reference_of(spec.func),
+            args=spec.args,
+            kwargs=dict(spec.kwargs),
+            trigger=self._shown_trigger(job),
+            executor=spec.executor or ALIAS,
+            coalesce=True,
+            misfire_grace_time=None,
+            max_instances=NO_LIMIT,
+            next_run_time=to_datetime(job.fires, timezone) if job.state == ACTIVE and job.fires is not None else None,
+            _jobstore_alias=ALIAS,
+        )
+
+    def _shown_trigger(self, job: ScheduledJob) -> Any:
+        """The trigger; of a paused job one that knows where its grid was, for APScheduler's ``resume_job``."""
+        trigger = job.spec.trigger
+        if job.state == PAUSED and job.target is not None:
+            anchor = to_datetime(job.target, job.zone)
+            if trigger.one_shot:
+                return Once(anchor)
+            if isinstance(trigger, Every):
+                return Every(seconds=trigger.interval / SECOND, start=anchor)
+        return trigger
+
+    def add_job(self, job: Job) -> None:
+        raise ValueError(
+            f"job {job.id!r}: aps.add_job(jobstore={ALIAS!r}) is refused; use Scheduler.run_every() and its sisters,"
+            " or leave jobstore= out for a raw APScheduler job"
+        )
+
+    def update_job(self, job: Job) -> None:
+        """``aps.modify_job``, ``pause_job``, ``resume_job``, ``reschedule_job`` on one of our jobs."""
+        changed: Any = job
+        with self._lock:
+            ours = self._registry.get(changed.id)
+            if ours is None or ours.row_alias is not None:
+                raise JobLookupError(changed.id)
+            shown: Any = self.view(ours)
+            for key, remedy in _REFUSED_CHANGES.items():
+                if getattr(changed, key) != getattr(shown, key):
+                    raise ValueError(f"job {changed.id!r}: modify_job({key}=) is refused; {remedy}")
+            new_trigger = changed.trigger != shown.trigger
+            spec = ours.spec
+            ours.spec = replace(
+                spec,
+                func=changed.func,
+                on_loop=spec.on_loop if changed.func is spec.func else runs_on_loop(changed.func),
+                args=tuple(changed.args),
+                kwargs=dict(changed.kwargs),
+                executor=None if changed.executor == ALIAS else changed.executor,
+                trigger=as_trigger(changed.trigger).settle(now_us(), ours.zone) if new_trigger else spec.trigger,
+            )
+            if changed.next_run_time != shown.next_run_time:
+                self._move(ours, changed.next_run_time, on_grid=new_trigger or ours.state == PAUSED)
+        self.arm()
+
+    def _move(self, job: ScheduledJob, moment: datetime | None, *, on_grid: bool) -> None:
+        """Set the next run; one that is not on the grid is an extra one."""
+        self.agenda.drop(job)
+        grid_target = self._extras.pop(job, job.target)
+        if moment is None:
+            job.state, job.target = PAUSED, grid_target
+            return
+        instant = from_datetime(moment)
+        if on_grid or job.spec.trigger.one_shot or grid_target is None:
+            self.put(job, instant)
+        else:
+            self._extras[job] = grid_target
+            job.target, job.state = instant, ACTIVE
+            self.agenda.put(job, instant)
+
+    def remove_job(self, job_id: str) -> None:
+        job = self._registry.get(job_id)
+        if job is None or job.row_alias is not None:
+            raise JobLookupError(job_id)
+        self.removed_by_aps(job)
+
+    def remove_all_jobs(self) -> None:
+        for job in self._registry:
+            if job.row_alias is None:
+                self.removed_by_aps(job)
+
+
+def _elapsed(job: ScheduledJob) -> bool:
+    return job.spec.trigger.trigger_db_type() in ("interval", "after")
+
+
+def _nothing() -> None:
+    pass
+
+
+def _ignore_failure(run: Run, exc: Exception) -> None:
+    pass
+
+
+def _ignore_job(job: ScheduledJob) -> None:
+    pass
