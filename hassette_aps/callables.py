@@ -70,10 +70,11 @@ def misfit(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str,
 def _needs_nothing(func: Callable[..., Any]) -> bool:
     """Whether a plain function or bound method has no required parameter, from its code object alone."""
     bound = 0
-    if type(func) is MethodType:
-        func, bound = func.__func__, 1
-    if type(func) is not FunctionType:
+    plain: Any = func
+    if type(plain) is MethodType:
+        plain, bound = plain.__func__, 1
+    if type(plain) is not FunctionType:
         return False
-    code = func.__code__
-    required = code.co_argcount - len(func.__defaults__ or ()) - bound
-    return required <= 0 and code.co_kwonlyargcount == len(func.__kwdefaults__ or ()) and code.co_argcount >= bound
+    code = plain.__code__
+    required = code.co_argcount - len(plain.__defaults__ or ()) - bound
+    return required <= 0 and code.co_kwonlyargcount == len(plain.__kwdefaults__ or ()) and code.co_argcount >= bound

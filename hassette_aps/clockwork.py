@@ -4,7 +4,7 @@ Line numbers are of APScheduler 3.11.3. ``tests/test_clockwork.py`` fails when o
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import Context
 from typing import Any
@@ -79,10 +79,6 @@ class Clockwork:
         """Whether any listener wants that event (``schedulers/base.py`` 124, ``_listeners``): none costs nothing."""
         return any(mask & code for _, mask in self.aps._listeners)
 
-    def hears_others(self, code: int, own: object) -> bool:
-        """``hears``, not counting our own listener."""
-        return any(mask & code and callback != own for callback, mask in self.aps._listeners)
-
     def dispatch(self, event: SchedulerEvent) -> None:
         """Hand an event to the listeners, each isolated (``schedulers/base.py`` 1022, ``_dispatch_event``)."""
         self.aps._dispatch_event(event)
@@ -126,10 +122,10 @@ class Clockwork:
 
     def unwatch_losses(self, executor: Any) -> None:
         """Undo ``watch_losses``."""
-        vars(executor).pop("_run_job_error", None)
+        executor.__dict__.pop("_run_job_error", None)
 
     @contextmanager
-    def keeping_broken_rows(self, store: Any) -> Iterator[None]:
+    def keeping_broken_rows(self, store: Any) -> Generator[None]:
         """Read a store without deleting what cannot be unpickled right now.
 
         Six stores delete such rows on any read (``jobstores/sqlalchemy.py`` 171, ``_reconstitute_job`` raises).

@@ -73,6 +73,4 @@ def _changed(name: str, owner: str, changed: list[str]) -> ValueError:
 
 
 def _held_by_another(name: str, owner: str, holder: str) -> ValueError:
-    return ValueError(
-        f"job {name!r}{_of(owner)} would have the id of a job{_of(holder)}; give another name="
-    )
+    return ValueError(f"job {name!r}{_of(owner)} would have the id of a job{_of(holder)}; give another name=")

@@ -51,10 +51,8 @@ class SchedulerErrorContext:
         return to_json(self.as_json())
 
     @classmethod
-    def __get_pydantic_core_schema__(
-        cls, source: type[Any], handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        as_json: Callable[[SchedulerErrorContext], Json] = cls.as_json
+    def __get_pydantic_core_schema__(cls, source: type[Any], handler: GetCoreSchemaHandler) -> CoreSchema:
+        as_json: Callable[[Any], Json] = cls.as_json
         return core_schema.is_instance_schema(
             cls, serialization=core_schema.plain_serializer_function_ser_schema(as_json, when_used="json")
         )

@@ -33,7 +33,13 @@ class ForeignRuns:
     ``mode`` and ``current_run()`` are our executor's and do not apply here.
     """
 
-    def __init__(self, clockwork: Clockwork, registry: Registry, executor: RunExecutor, view: Callable[[ScheduledJob], Any]):
+    def __init__(
+        self,
+        clockwork: Clockwork,
+        registry: Registry,
+        executor: RunExecutor,
+        view: Callable[[ScheduledJob], Any],
+    ):
         self._clockwork = clockwork
         self._registry = registry
         self._executor = executor
@@ -41,6 +47,7 @@ class ForeignRuns:
         self._flying: dict[str, deque[Run]] = {}
         self._overtaken: set[tuple[str, Micros]] = set()
         self._watched: dict[int, Any] = {}
+        self._listening = False
 
     def submit(self, run: Run, alias: str) -> None:
         """Hand a run of a job in our store to executor ``alias``. On the loop."""
@@ -59,7 +66,10 @@ class ForeignRuns:
             self._executor.foreign_ended(run, "error", exc)
 
     def watch(self, alias: str) -> None:
-        """Also hear of losses of executor ``alias``."""
+        """Follow the outcomes of executor ``alias``, those it only logs included."""
+        if not self._listening:
+            self._listening = True
+            self._clockwork.aps.add_listener(self.heard, WATCHED)
         executor = self._clockwork.executor(alias)
         if executor is not None and id(executor) not in self._watched:
             self._clockwork.watch_losses(executor, self._lost)
@@ -67,6 +77,8 @@ class ForeignRuns:
 
     def close(self) -> None:
         """Leave the user's executors as they were."""
+        self._clockwork.aps.remove_listener(self.heard)
+        self._listening = False
         for executor in self._watched.values():
             self._clockwork.unwatch_losses(executor)
         self._watched.clear()

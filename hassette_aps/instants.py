@@ -46,7 +46,7 @@ def from_zoned(moment: ZonedDateTime) -> Micros:
 
 def to_zoned(instant: Micros, zone: ZoneInfo) -> ZonedDateTime:
     """``instant`` as a ``ZonedDateTime`` in ``zone``."""
-    return Instant.from_timestamp(instant, unit="microsecond").to_tz(zone.key)
+    return Instant.from_timestamp(instant, unit="microsecond").to_tz(zone.key)  # pyright: ignore[reportUnknownMemberType]
 
 
 def as_zone(tz: str | tzinfo) -> ZoneInfo:

@@ -263,4 +263,3 @@ class ScheduledJob:
 def _resolve(future: "asyncio.Future[None]") -> None:
     if not future.done():
         future.set_result(None)
-

@@ -6,13 +6,12 @@ from contextvars import Context
 from dataclasses import replace
 from logging import getLogger
 from threading import RLock
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from apscheduler.jobstores.base import JobLookupError
 
 from hassette_aps.clockwork import ALIAS, BROKEN_ROW, NO_LIMIT, Clockwork
 from hassette_aps.conflicts import Decision
-from hassette_aps.executor import RunExecutor
 from hassette_aps.instants import Micros, from_datetime, to_datetime
 from hassette_aps.job import ACTIVE, CANCELLED, ENDING, FINISHED, PAUSED, PENDING, ScheduledJob
 from hassette_aps.owner import Owner
@@ -20,6 +19,9 @@ from hassette_aps.registry import Registry
 from hassette_aps.rows import RowTrigger, row_changes, spec_of
 from hassette_aps.run import Run
 from hassette_aps.triggers import as_trigger
+
+FoundRow: TypeAlias = tuple[str, Any]
+"""The alias of a user's job store, and a row in it (APScheduler's ``Job``)."""
 
 _log = getLogger("hassette_aps.rows")
 
@@ -41,21 +43,19 @@ class Keeper(Protocol):
 class KeptRows:
     """All rows of ours on one AsyncIOScheduler."""
 
-    def __init__(self, clockwork: Clockwork, registry: Registry, executor: RunExecutor, keeper: Keeper) -> None:
+    def __init__(self, clockwork: Clockwork, registry: Registry, keeper: Keeper) -> None:
         self._clockwork = clockwork
         self._registry = registry
-        self._executor = executor
         self._keeper = keeper
         self._last_target: dict[ScheduledJob, Micros] = {}
         self._removed: set[str] = set()
         self._own_change: str | None = None
-        self.replacing: ScheduledJob | None = None
 
     # Finding
 
-    def all(self) -> dict[str, tuple[str, Any]]:
+    def all(self) -> dict[str, FoundRow]:
         """Every row of every store by id, raw ones included; unreadable rows are left alone."""
-        found: dict[str, tuple[str, Any]] = {}
+        found: dict[str, FoundRow] = {}
         for alias, store in self._clockwork.stores():
             try:
                 with self._clockwork.keeping_broken_rows(store):
@@ -66,7 +66,7 @@ class KeptRows:
                 _log.warning("job store %r cannot be read: %r", alias, exc)
         return found
 
-    def find(self, job_id: str) -> tuple[str, Any] | None:
+    def find(self, job_id: str) -> FoundRow | None:
         """The row with that id in any store."""
         for alias, store in self._clockwork.stores():
             try:
@@ -78,7 +78,7 @@ class KeptRows:
                 return alias, row
         return None
 
-    def adopt(self, owner: Owner, rows: Mapping[str, tuple[str, Any]]) -> None:
+    def adopt(self, owner: Owner, rows: Mapping[str, FoundRow]) -> None:
         """List the rows of an earlier process that nobody has registered again, and wake parked ones."""
         for job_id, (alias, row) in rows.items():
             kept = row.trigger
@@ -121,7 +121,11 @@ class KeptRows:
     # Writing
 
     def write(
-        self, owner: Owner, job: ScheduledJob, target: Micros, decision: Decision, found: tuple[str, Any] | None
+        self,
+        job: ScheduledJob,
+        target: Micros,
+        decision: Decision,
+        found: FoundRow | None,
     ) -> None:
         """Put a registered job into its store, or take the row that is there."""
         old = found[1].trigger if found is not None else None
@@ -135,7 +139,6 @@ class KeptRows:
         kept = RowTrigger(job, target)
         fires = kept.fire_time(target)
         spec = job.spec
-        self.replacing = self._registry.get(kept.job_id) if found is not None else None
         self._own_change = kept.job_id
         try:
             self._clockwork.add_job(
@@ -154,7 +157,7 @@ class KeptRows:
                 replace_existing=found is not None,
             )
         finally:
-            self.replacing = self._own_change = None
+            self._own_change = None
         self._removed.discard(kept.job_id)
         with self._keeper.lock:
             if job.state != CANCELLED:
@@ -237,7 +240,9 @@ class KeptRows:
         if not isinstance(row.trigger, RowTrigger):  # rescheduled with a trigger of APScheduler
             changed = ScheduledJob(row.func, as_trigger(row.trigger), args=row.args, kwargs=row.kwargs).spec
             target = from_datetime(row.next_run_time) if row.next_run_time is not None else job.target or 0
-            job.spec = replace(job.spec, func=changed.func, args=changed.args, kwargs=changed.kwargs, trigger=changed.trigger)
+            job.spec = replace(
+                job.spec, func=changed.func, args=changed.args, kwargs=changed.kwargs, trigger=changed.trigger
+            )
             kept = RowTrigger(job, target)
             job.target, job.fires = target, kept.fire_time(target)
             self._modify(job_id, alias, trigger=kept)

@@ -1,7 +1,7 @@
 """One owner's life: attach, start, drain, stop, and start again."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from hassette_aps.executor import CANCEL_GRACE, own_run_in
 from hassette_aps.job import ScheduledJob
 from hassette_aps.listeners import Listeners
 from hassette_aps.owner import Owner
-from hassette_aps.records import Recordable
+from hassette_aps.records import ExecutionRecord, Recordable
 from hassette_aps.run import Run
 from hassette_aps.settings import Settings
 from hassette_aps.types import IfExists
@@ -32,7 +32,6 @@ class Lifecycle:
         self._settings = settings
         self.telemetry: Telemetry | None = self._open_database()
         self.listeners = Listeners(owner, lambda: engine.clockwork.loop, self.telemetry)
-        self._lost: set[str] = set()
         self._warned_default = False
 
     def _open_database(self) -> "Telemetry | None":
@@ -46,8 +45,11 @@ class Lifecycle:
             retention_days=settings.retention_days,
             retention_rows=settings.rows_kept,
             in_flight=self._in_flight,
-            on_interrupted=lambda records: self.listeners.interrupted(records),
+            on_interrupted=self._interrupted,
         )
+
+    def _interrupted(self, records: Sequence[ExecutionRecord]) -> None:
+        self.listeners.interrupted(records)
 
     def _in_flight(self) -> Iterable[Recordable]:
         return [run for run in list(self._engine.executor.running) if run.job.home is self._owner]
@@ -78,7 +80,7 @@ class Lifecycle:
             self.attach()
         if self.telemetry is not None:
             self.telemetry.start()
-        return self._engine.register(self._owner, job, if_exists)
+        return self._engine.registration.register(self._owner, job, if_exists)
 
     async def start(self) -> None:
         """See ``Scheduler.start``."""
@@ -102,8 +104,8 @@ class Lifecycle:
             raise failure
 
     def _warn_of_lost(self) -> None:
-        lost = self._lost - {job.name for job in self._engine.registry.of(self._owner)}
-        self._lost = set()
+        lost = self._owner.lost - {job.name for job in self._engine.registry.of(self._owner)}
+        self._owner.lost = set()
         if lost:
             names = sorted(lost)
             self._owner.logger.warning(
@@ -138,7 +140,6 @@ class Lifecycle:
 
     async def _stop(self, grace: float) -> None:
         engine, owner = self._engine, self._owner
-        self._lost = {job.name for job in engine.registry.of(owner) if job.row_alias is None}
         engine.close(owner, aps_goes_on=not (engine.started_here and len(engine.owners) == 1))
         engine.executor.drop_waiting(owner)
         caller = own_run_in(owner)

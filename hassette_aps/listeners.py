@@ -35,7 +35,9 @@ class Recorder(Protocol):
 class Listeners:
     """One owner's error handler, hooks and record. Handlers and hooks are isolated, timed and counted."""
 
-    def __init__(self, owner: Owner, loop: Callable[[], asyncio.AbstractEventLoop | None], recorder: Recorder | None) -> None:
+    def __init__(
+        self, owner: Owner, loop: Callable[[], asyncio.AbstractEventLoop | None], recorder: Recorder | None
+    ) -> None:
         self._owner = owner
         self._loop = loop
         self._recorder = recorder
@@ -147,14 +149,15 @@ class Listeners:
 
     async def _guarded(self, func: Callable[[Any], Any], told: Any, what: str) -> None:
         logger, limit = self._owner.logger, self._owner.settings.handler_timeout
+        watch = asyncio.timeout(limit)
         try:
-            async with asyncio.timeout(limit) as watch:
+            async with watch:
                 answer = func(told) if runs_on_loop(func) else await self._in_thread(func, told)
                 if inspect.isawaitable(answer):
                     await answer
         except asyncio.CancelledError:
             raise
-        except BaseException as exc:  # noqa: BLE001  SystemExit in a handler must not stop anything either
+        except BaseException as exc:
             self.handler_failures += 1
             if watch.expired():
                 logger.warning("%s %s exceeded its %g s", what, name_of(func), limit)
@@ -231,7 +234,7 @@ def _context_of(run: Run) -> SchedulerErrorContext:
 
 def _calling_line() -> str | None:
     """``file:line`` of the nearest caller outside this package."""
-    frame = sys._getframe(1)
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  the documented way that is fast enough
     while frame is not None:
         if frame.f_globals.get("__name__", "").partition(".")[0] != _PACKAGE:
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from functools import partial
 from math import isfinite
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypedDict, cast, get_args
+from typing import Any, TypedDict, cast, get_args
 
 from hassette_aps.callables import misfit, name_of, runs_on_loop
 from hassette_aps.triggers import Trigger, as_trigger
@@ -68,7 +68,8 @@ class JobSpec:
     executor: str | None = None
 
 
-class _Rule(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Rule:
     fits: Callable[[Any], bool]
     remedy: str
 
@@ -116,7 +117,17 @@ _RULES: dict[str, _Rule] = {
     "executor": _Rule(_is_alias, "the alias of one of the AsyncIOScheduler's executors, or None"),
 }
 
-_WRONG_TYPE = ("name", "group", "where", "on_error", "args", "kwargs", "jobstore", "executor", "timeout_disabled")
+_WRONG_TYPE = (
+    "name",
+    "group",
+    "where",
+    "on_error",
+    "args",
+    "kwargs",
+    "jobstore",
+    "executor",
+    "timeout_disabled",
+)
 
 
 def make_spec(func: JobFunction, trigger: object, options: Mapping[str, Any]) -> JobSpec:
@@ -219,7 +230,5 @@ def same_callable(old: Any, new: Any) -> bool:
     """``==``, and for partials their function, arguments and keywords."""
     if isinstance(old, partial) and isinstance(new, partial):
         one, two = cast("partial[Any]", old), cast("partial[Any]", new)
-        return (
-            same_callable(one.func, two.func) and equal(one.args, two.args) and equal(one.keywords, two.keywords)
-        )
+        return same_callable(one.func, two.func) and equal(one.args, two.args) and equal(one.keywords, two.keywords)
     return equal(old, new)

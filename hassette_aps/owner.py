@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 from hassette_aps.settings import Settings
 from hassette_aps.types import Mode
 
-Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None], str, Context], "asyncio.Task[None]"]
-"""Makes the task of one run: coroutine, task name, clean context."""
+Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None], str, Context], "asyncio.Task[None] | None"]
+"""Makes the task of one run: coroutine, task name, clean context. None: the owner takes no more tasks."""
 
 
 class Owner:
@@ -23,6 +23,7 @@ class Owner:
         "default_timeout",
         "live",
         "logger",
+        "lost",
         "max_lateness",
         "name",
         "prefix",
@@ -49,6 +50,8 @@ class Owner:
         self.logger = logger
         self.context = context
         self.spawn = spawn
+        self.lost: set[str] = set()
+        """Names of in-memory jobs that ended with the last shutdown."""
         self.live = False
         """Its jobs may run: attached, and not shut down."""
         self.stopping = False

@@ -18,6 +18,7 @@ from hassette_aps.instants import SECOND, Micros, from_datetime, to_datetime
 from hassette_aps.job import ScheduledJob
 from hassette_aps.options import JobSpec, changed_fields, equal
 from hassette_aps.triggers import Trigger
+from hassette_aps.types import Mode
 
 VERSION = 1
 RETRY: Micros = 60 * SECOND
@@ -66,7 +67,7 @@ class RowTrigger(BaseTrigger):
         self.jitter = spec.jitter
         self.timeout = spec.timeout
         self.timeout_disabled = spec.timeout_disabled
-        self.mode = spec.mode
+        self.mode: Mode | None = spec.mode
         self.trigger: Trigger = spec.trigger
         self.func_ref = reference_of(spec.func)
         self.where_ref = _kept_reference(spec.where)
@@ -119,7 +120,9 @@ class RowTrigger(BaseTrigger):
             else:
                 upcoming = self.due(from_datetime(previous_fire_time), instant).upcoming
             self.retrying = None
-            return None if upcoming is None else to_datetime(self.fire_time(upcoming), now.tzinfo or ZoneInfo(self.zone))
+            return (
+                None if upcoming is None else to_datetime(self.fire_time(upcoming), now.tzinfo or ZoneInfo(self.zone))
+            )
         except Exception as exc:  # noqa: BLE001  a raising trigger would stop APScheduler for ever
             if self.fault is None:
                 _log.error("job %r: its trigger %s failed (%r); asked again in 60 s", self.name, self.trigger, exc)
@@ -134,7 +137,9 @@ class RowTrigger(BaseTrigger):
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         version = state["version"]
         if version > VERSION:
-            raise ValueError(f"this row was written by a newer hassette_aps (version {version}, this one reads {VERSION})")
+            raise ValueError(
+                f"this row was written by a newer hassette_aps (version {version}, this one reads {VERSION})"
+            )
         for key in self._kept:
             setattr(self, key, state[key])
         self.fault = None
@@ -178,7 +183,7 @@ def row_changes(row: Any, new: JobSpec) -> list[str]:
         changed.discard("trigger")
     if kept.on_error_ref == _kept_reference(new.on_error):
         changed.discard("on_error")
-    args = (new.func.__self__, *new.args) if _is_bound(new.func) else new.args
+    args = (*_bound_self(new.func), *new.args)
     if _same_pickle(old.args, args):
         changed.discard("args")
     if _same_pickle(dict(old.kwargs), dict(new.kwargs)):
@@ -207,7 +212,11 @@ def refuse_unstorable(job: ScheduledJob, alias: str) -> None:
                 f"{where}: {key}={value!r} cannot be found again after a restart; pass a function defined at module"
                 " level" + ("" if key == "where" else ", or use Scheduler.on_error for all jobs")
             )
-    parts = {"func": spec.func if _is_bound(spec.func) else None, "args": spec.args, "kwargs": dict(spec.kwargs)}
+    parts: dict[str, Any] = {
+        "func": spec.func if _is_bound(spec.func) else None,
+        "args": spec.args,
+        "kwargs": dict(spec.kwargs),
+    }
     parts["trigger"] = spec.trigger
     for key, value in parts.items():
         try:
@@ -217,6 +226,11 @@ def refuse_unstorable(job: ScheduledJob, alias: str) -> None:
                 f"{where}: {key}={value!r} cannot be stored ({exc}); pass values that pickle, such as ids instead of live"
                 " objects, and a module-level function instead of a method of such an object"
             ) from exc
+
+
+def _bound_self(func: Callable[..., Any]) -> tuple[Any, ...]:
+    """What APScheduler puts before the arguments of a bound method (``job.py`` 250)."""
+    return (func.__self__,) if isinstance(func, MethodType) and _is_bound(func) else ()
 
 
 def _is_bound(func: Callable[..., Any]) -> bool:

@@ -13,7 +13,6 @@ from hassette_aps.instants import Micros, to_datetime, to_zoned
 from hassette_aps.job import ScheduledJob
 from hassette_aps.records import ExecutionRecord, Status, TriggerMode
 
-
 _naming = Lock()
 
 

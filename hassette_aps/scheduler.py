@@ -55,7 +55,7 @@ class Scheduler:
         zone = self.settings.timezone
         self._own_aps = aps is None
         if aps is None:
-            aps = AsyncIOScheduler(**({} if zone is None else {"timezone": zone}))
+            aps = AsyncIOScheduler() if zone is None else AsyncIOScheduler(timezone=zone)
         self.aps: AsyncIOScheduler = aps
         """The AsyncIOScheduler underneath."""
         self._engine: Engine = engine_of(aps, self.settings.max_workers)
@@ -141,9 +141,13 @@ class Scheduler:
             ValueError: as ``schedule``; or the job belongs to another scheduler, or was cancelled.
         """
         if not isinstance(job, ScheduledJob):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"add_job() takes a ScheduledJob, got {job!r}; for a function use schedule() or run_every()")
+            raise TypeError(
+                f"add_job() takes a ScheduledJob, got {job!r}; for a function use schedule() or run_every()"
+            )
         if if_exists not in ("error", "skip", "replace"):
-            raise ValueError(f"job {job.name!r}: if_exists={if_exists!r} is not allowed; give 'error', 'skip' or 'replace'")
+            raise ValueError(
+                f"job {job.name!r}: if_exists={if_exists!r} is not allowed; give 'error', 'skip' or 'replace'"
+            )
         return self._lifecycle.register(job, if_exists)
 
     def run_in(self, func: JobFunction, delay: float, **options: Unpack[JobOptions]) -> ScheduledJob:
@@ -161,7 +165,12 @@ class Scheduler:
         return self.schedule(func, Once(at, if_past), **options)
 
     def run_every(
-        self, func: JobFunction, hours: float = 0, minutes: float = 0, seconds: float = 0, **options: Unpack[JobOptions]
+        self,
+        func: JobFunction,
+        hours: float = 0,
+        minutes: float = 0,
+        seconds: float = 0,
+        **options: Unpack[JobOptions],
     ) -> ScheduledJob:
         """Run again and again, first after one interval, then on that grid without drift."""
         return self.schedule(func, Every(seconds=seconds, minutes=minutes, hours=hours), **options)
@@ -247,7 +256,9 @@ class Scheduler:
 
 def _check_owner(aps: object, owner: object) -> None:
     if aps is not None and not isinstance(aps, AsyncIOScheduler):
-        raise TypeError(f"Scheduler() takes an AsyncIOScheduler, got {aps!r}; other APScheduler classes have no event loop")
+        raise TypeError(
+            f"Scheduler() takes an AsyncIOScheduler, got {aps!r}; other APScheduler classes have no event loop"
+        )
     if not isinstance(owner, str) or not (owner.isprintable()):
         raise TypeError(f"owner must be a str of printable characters, got {owner!r}")
     if "/" in owner:

@@ -1,0 +1,170 @@
+"""Live jobs of every owner on one AsyncIOScheduler, and what is done with them after registration.
+
+Lock order: APScheduler calls us under its own lock, so ``lock`` is never held while APScheduler is called.
+"""
+
+from contextvars import Context
+from threading import RLock
+from typing import Protocol
+
+from apscheduler.events import EVENT_JOB_MODIFIED, EVENT_JOB_REMOVED, JobEvent
+
+from hassette_aps.clockwork import ALIAS, Clockwork
+from hassette_aps.executor import RunExecutor
+from hassette_aps.grid import resumed
+from hassette_aps.instants import now_us
+from hassette_aps.job import ACTIVE, CANCELLED, ENDING, FINISHED, PAUSED, PENDING, ScheduledJob
+from hassette_aps.keptrows import KeptRows
+from hassette_aps.owner import Owner
+from hassette_aps.registry import Registry
+from hassette_aps.run import Run
+from hassette_aps.store import FacadeJobStore
+from hassette_aps.types import IfExists
+
+
+class Reporter(Protocol):
+    """Who hears what happens to an owner's jobs (``listeners``)."""
+
+    def registered(self, job: ScheduledJob) -> None: ...
+    def cancelled(self, job: ScheduledJob) -> None: ...
+    def ended(self, run: Run) -> None: ...
+    def trigger_failed(self, run: Run, exc: Exception) -> None: ...
+
+
+class Jobs:
+    """The ``JobKeeper`` of every handle: cancels, pauses, submits and frees jobs."""
+
+    def __init__(self, clockwork: Clockwork, lock: RLock, registry: Registry, executor: RunExecutor) -> None:
+        self.clockwork = clockwork
+        self.lock = lock
+        self.registry = registry
+        self.executor = executor
+        self.store = FacadeJobStore(clockwork, registry, executor, lock)
+        self.rows = KeptRows(clockwork, registry, self)
+        self.owners: dict[str, Owner] = {}
+        self.reporters: dict[Owner, Reporter] = {}
+        self.pending: dict[ScheduledJob, IfExists] = {}
+        """Registered, to be scheduled when their owner is opened."""
+        executor.settled = self._settled
+        executor.due_row = self.rows.due
+        self.store.trigger_failed = self.trigger_failed
+        self.store.removed_by_aps = self.mark_cancelled  # APScheduler sends the event itself
+
+    # The verbs of a handle
+
+    def cancel(self, job: ScheduledJob) -> None:
+        """Immediate and idempotent: no run starts once this returns."""
+        with self.lock:
+            if job.state in (CANCELLED, FINISHED):
+                return
+            stored = job.row_alias is not None and job not in self.pending and job.state != ENDING
+        self.mark_cancelled(job)
+        if stored:
+            self.rows.remove(job)
+        else:
+            self.announce(EVENT_JOB_REMOVED, job)
+
+    def pause(self, job: ScheduledJob) -> None:
+        """Hold the schedule."""
+        with self.lock:
+            if job.state == PENDING:
+                job.state = PAUSED
+                return
+            if job.state != ACTIVE:
+                return
+            if job.row_alias is None:
+                self.store.agenda.drop(job)
+                job.state = PAUSED
+        if job.row_alias is not None:
+            self.rows.pause(job)
+        self.announce(EVENT_JOB_MODIFIED, job)
+
+    def resume(self, job: ScheduledJob) -> None:
+        """Go on, on the same grid."""
+        if job.row_alias is not None and job not in self.pending:
+            self.rows.refresh(job)
+        with self.lock:
+            if job.state != PAUSED:
+                return
+            if job in self.pending:
+                job.state = PENDING
+                return
+            if job.row_alias is None and job.target is not None:
+                target = resumed(job.spec.trigger, job.target, now_us(), job.zone)
+                if target is not None:
+                    self.store.put(job, target)
+        if job.row_alias is not None:
+            self.rows.resume(job)
+        self.announce(EVENT_JOB_MODIFIED, job)
+        self.store.arm()
+
+    def submit(self, job: ScheduledJob) -> str:
+        """Run it now."""
+        home, loop = job.home, self.clockwork.loop
+        if job.state in (CANCELLED, FINISHED):
+            raise RuntimeError(f"cannot submit job {job.name!r}: it was cancelled or is finished; register it again")
+        if home is None or loop is None or not home.live:
+            raise RuntimeError(f"cannot submit job {job.name!r}: its scheduler is not running; start it first")
+        now = now_us()
+        run = Run(job, now, now, "submit")
+        loop.call_soon_threadsafe(self.executor.admit, run, now, context=Context())
+        return run.execution_id
+
+    def refresh(self, job: ScheduledJob) -> None:
+        """Read a row's next run."""
+        self.rows.refresh(job)
+
+    # Endings
+
+    def mark_cancelled(self, job: ScheduledJob) -> None:
+        """From here on no run of it starts, and its name is free."""
+        home = job.home
+        assert home is not None
+        with self.lock:
+            if job.state in (CANCELLED, FINISHED):
+                return
+            self._leave(job, home, CANCELLED)
+        reporter = self.reporters.get(home)
+        if reporter is not None:
+            reporter.cancelled(job)
+
+    def trigger_failed(self, run: Run, exc: Exception) -> None:
+        """11.22: tell, and pause the job; nothing else stops."""
+        job = run.job
+        with self.lock:
+            if job.row_alias is None and job.state == ACTIVE:
+                job.state = PAUSED
+        if (home := job.home) is not None and home in self.reporters:
+            self.reporters[home].trigger_failed(run, exc)
+
+    def _settled(self, run: Run) -> None:
+        """A verdict fell: a job whose last target it was is finished."""
+        job, home = run.job, run.job.home
+        if job.state != ENDING or not run.is_last or home is None:
+            return
+        with self.lock:
+            self._leave(job, home, FINISHED)
+        self.announce(EVENT_JOB_REMOVED, job)
+
+    def _leave(self, job: ScheduledJob, home: Owner, state: int) -> None:
+        job.state = state
+        self.store.forget(job)
+        self.rows.forget(job)
+        self.registry.discard(home, job)
+        self.pending.pop(job, None)
+
+    def row_removed(self, job: ScheduledJob | None, alias: str) -> None:
+        """APScheduler says that a row is gone: used up, or removed by somebody else."""
+        if job is None or job.row_alias != alias or job in self.pending or job.state not in (ACTIVE, PAUSED):
+            return
+        elsewhere = job.spec.executor is not None
+        if elsewhere and job.fires is not None and job.fires <= now_us():
+            job.state = ENDING  # its last run is on another executor, which has yet to report
+        else:
+            self.mark_cancelled(job)
+
+    def announce(self, code: int, job: ScheduledJob) -> None:
+        """APScheduler's event for a job of our store; rows have APScheduler's own."""
+        home = job.home
+        if job.row_alias is None and home is not None and self.clockwork.started and self.clockwork.hears(code):
+            self.clockwork.dispatch(JobEvent(code, home.id_of(job.name), ALIAS))

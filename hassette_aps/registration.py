@@ -1,0 +1,207 @@
+"""From a validated job to a scheduled one: settings filled in, its name settled, put where it lives."""
+
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+from apscheduler.events import EVENT_JOB_ADDED, EVENT_JOB_REMOVED
+
+from hassette_aps.clockwork import ALIAS
+from hassette_aps.conflicts import Decision, against_job, against_row
+from hassette_aps.foreign import ForeignRuns
+from hassette_aps.instants import Micros, now_us
+from hassette_aps.job import CANCELLED, FINISHED, NEW, PAUSED, PENDING, ScheduledJob
+from hassette_aps.jobs import Jobs
+from hassette_aps.keptrows import FoundRow
+from hassette_aps.options import auto_name
+from hassette_aps.owner import Owner
+from hassette_aps.rows import MAX_ID, refuse_unstorable
+from hassette_aps.types import IfExists
+
+
+class Registration:
+    """Registers jobs. Whatever is refused leaves no trace; a job it would have replaced goes on."""
+
+    def __init__(self, jobs: Jobs, foreign: ForeignRuns) -> None:
+        self._jobs = jobs
+        self._foreign = foreign
+        self._clockwork = jobs.clockwork
+
+    def register(self, owner: Owner, job: ScheduledJob, if_exists: IfExists) -> ScheduledJob:
+        """Schedule a job, or keep it for the start.
+
+        Raises:
+            ValueError: the name is taken, an alias is unknown, the schedule never fires, the job cannot be stored.
+        """
+        jobs = self._jobs
+        if job.state != NEW:
+            return self._again(owner, job, if_exists)
+        alias = self._complete(owner, job)
+        target = self._first_target(owner, job)
+        with jobs.lock:
+            existing = self._settle_name(owner, job, if_exists)
+            decision: Decision = "add"
+            if existing is not None:
+                decision = against_job(existing, job, owner.name, if_exists)
+                if decision == "keep":
+                    if existing.row_alias is not None:
+                        existing.spec = job.spec  # the functions of this process instead of those read back
+                    return existing
+        if owner.stopping:
+            job.home, job.keeper, job.state = owner, jobs, CANCELLED
+            owner.logger.warning("job %r is not scheduled: its scheduler is shutting down", job.name)
+            return job
+        if alias is not None and not self._clockwork.in_memory(alias):
+            refuse_unstorable(job, alias)
+        found: FoundRow | None = None
+        if owner.live:
+            found = jobs.rows.find(owner.id_of(job.name))
+            if existing is None and found is not None:
+                decision = against_row(found[1], found[0], job, owner.name, if_exists)
+        elif existing is None:
+            self._settle_against_pending(owner, job, if_exists)
+        with jobs.lock:
+            if jobs.registry.get(owner.id_of(job.name)) is not existing:
+                return self.register(owner, job, if_exists)  # another thread was faster: decide again
+            if existing is not None:
+                jobs.mark_cancelled(existing)
+            job.home, job.keeper, job.state = owner, jobs, PENDING
+            job.row_alias = job.row_alias or alias
+            job.target = job.fires = target
+            jobs.registry.add(owner, job)
+            jobs.pending[job] = if_exists
+        if existing is not None:
+            jobs.announce(EVENT_JOB_REMOVED, existing)
+        if owner.live:
+            try:
+                self.schedule(owner, job, decision, found)
+            except BaseException:
+                with jobs.lock:
+                    jobs.pending.pop(job, None)
+                    jobs.registry.discard(owner, job)
+                    job.state = CANCELLED
+                raise
+        if owner in jobs.reporters:
+            jobs.reporters[owner].registered(job)
+        return job
+
+    def decide_pending(
+        self, owner: Owner, rows: dict[str, FoundRow]
+    ) -> list[tuple[ScheduledJob, Decision, FoundRow | None]]:
+        """Settle what an owner registered before start against the rows that are there.
+
+        Raises:
+            ValueError: a name is taken.
+        """
+        with self._jobs.lock:
+            waiting = [item for item in self._jobs.pending.items() if item[0].home is owner]
+        decided: list[tuple[ScheduledJob, Decision, FoundRow | None]] = []
+        for job, if_exists in waiting:
+            found = rows.get(owner.id_of(job.name))
+            decision: Decision = "add"
+            if found is not None:
+                decision = against_row(found[1], found[0], job, owner.name, if_exists)
+            decided.append((job, decision, found))
+        return decided
+
+    def schedule(self, owner: Owner, job: ScheduledJob, decision: Decision, found: FoundRow | None) -> None:
+        """Put a registered job where it lives; its schedule starts now."""
+        jobs = self._jobs
+        paused = job.state == PAUSED
+        target = self._first_target(owner, job)
+        if found is not None:
+            job.row_alias = found[0]
+        if job.row_alias is not None:
+            jobs.rows.write(job, target, decision, found)
+            with jobs.lock:
+                jobs.pending.pop(job, None)
+            if paused:
+                jobs.rows.pause(job)
+        else:
+            with jobs.lock:
+                if jobs.pending.pop(job, None) is None:
+                    return  # cancelled meanwhile
+                jobs.store.put(job, target)
+                too_late = jobs.store.due_earlier(job)
+                if paused:
+                    jobs.store.agenda.drop(job)
+                    job.state = PAUSED
+            jobs.announce(EVENT_JOB_ADDED, job)
+            if too_late:
+                jobs.store.arm()
+        if job.spec.executor is not None:
+            self._foreign.watch(job.spec.executor)
+
+    def _again(self, owner: Owner, job: ScheduledJob, if_exists: IfExists) -> ScheduledJob:
+        if job.home is not owner:
+            raise ValueError(
+                f"job {job.name!r} belongs to another Scheduler (owner {job.owner!r}); build a new ScheduledJob"
+            )
+        if job.state in (CANCELLED, FINISHED):
+            raise ValueError(f"job {job.name!r} was cancelled or is finished; build a new ScheduledJob")
+        if if_exists == "error":
+            against_job(job, job, owner.name, if_exists)
+        return job
+
+    def _complete(self, owner: Owner, job: ScheduledJob) -> str | None:
+        """Fill in what the scheduler's settings decide; the alias of the user's store it goes to."""
+        spec, settings = job.spec, owner.settings
+        alias = _not_ours(spec.jobstore or settings.jobstore)
+        executor = _not_ours(spec.executor or settings.executor)
+        for kind, wanted, known in (
+            ("job store", alias, self._clockwork.has_store),
+            ("executor", executor, self._clockwork.has_executor),
+        ):
+            if wanted is not None and not known(wanted):
+                option = kind.replace(" ", "")
+                raise ValueError(
+                    f"job {spec.name!r}: the AsyncIOScheduler has no {kind} {wanted!r}; add it with"
+                    f" aps.add_{option}(..., {wanted!r}) first, or leave {option}= out"
+                )
+        trigger = spec.trigger.settle(now_us(), owner.zone)
+        if trigger is not spec.trigger or executor != spec.executor or spec.mode is None:
+            name = auto_name(spec.func, trigger) if spec.auto_named else spec.name
+            mode = spec.mode or owner.default_mode
+            job.spec = replace(spec, trigger=trigger, mode=mode, executor=executor, name=name)
+        job.limit = None if spec.timeout_disabled else spec.timeout or owner.default_timeout
+        if alias is not None and len(owner.id_of(spec.name)) > MAX_ID:
+            raise ValueError(
+                f"job {spec.name!r}: its id has more than the {MAX_ID} characters a job store keeps;"
+                " give a shorter name="
+            )
+        return alias
+
+    def _settle_name(self, owner: Owner, job: ScheduledJob, if_exists: IfExists) -> ScheduledJob | None:
+        """Who has the name; an unnamed one-shot finds a free one."""
+        registry = self._jobs.registry
+        existing = registry.get(owner.id_of(job.name))
+        if existing is None or not (job.spec.auto_named and job.spec.trigger.one_shot and if_exists == "error"):
+            return existing
+        base = auto_name(job.spec.func, job.spec.trigger)
+        free = next(n for n in count(2) if registry.get(owner.id_of(f"{base}#{n}")) is None)
+        job.spec = replace(job.spec, name=f"{base}#{free}")
+        return None
+
+    def _first_target(self, owner: Owner, job: ScheduledJob) -> Micros:
+        trigger = job.spec.trigger
+        try:
+            target = trigger.first(now_us(), owner.zone)
+        except Exception as exc:
+            raise ValueError(f"job {job.name!r}: trigger {trigger} gives no first time: {exc!r}") from exc
+        if target is None:
+            raise ValueError(f"job {job.name!r}: trigger {trigger} never fires; give a schedule that has a first time")
+        return target
+
+    def _settle_against_pending(self, owner: Owner, job: ScheduledJob, if_exists: IfExists) -> None:
+        """Raw jobs that wait for the same start: refused, or taken over."""
+        job_id = owner.id_of(job.name)
+        for entry in list(self._clockwork.pending()):
+            raw: Any = entry[0]
+            if raw.id == job_id:
+                against_row(raw, entry[1], job, owner.name, if_exists)
+                self._clockwork.pending().remove(entry)
+                job.row_alias = entry[1]
+
+
+def _not_ours(alias: str | None) -> str | None:
+    return None if alias == ALIAS else alias
