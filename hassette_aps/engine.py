@@ -87,7 +87,7 @@ class Engine:
         aps.remove_listener(self._started)
         aps.remove_listener(self._rows_changed)
         self.foreign.close()
-        self.jobs.store.disarm()
+        self.jobs.store.timer.disarm()
         with suppress(KeyError):
             aps.remove_jobstore(ALIAS, shutdown=False)
         with suppress(KeyError):
@@ -172,7 +172,7 @@ class Engine:
         for job, decision, found in decided:
             self.registration.schedule(owner, job, decision, found)
         self.jobs.rows.adopt(owner, rows)
-        self.jobs.store.arm()
+        self.jobs.store.timer.arm()
 
     def _watch_rows(self) -> None:
         aps = self.clockwork.aps

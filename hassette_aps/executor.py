@@ -285,15 +285,16 @@ class RunExecutor(BaseExecutor):
             home = self._home(run)
             if self.workers.leak(run.thread):
                 home.logger.warning(
-                    "job %r: its thread cannot be stopped and is left behind until the function returns (%d of at most %d)",
+                    "job %r: its thread cannot be stopped and is left behind until the function returns"
+                    " (%d of at most %d)",
                     run.job.name,
                     self.workers.leaked,
                     self.workers.max_workers,
                 )
             else:
                 home.logger.warning(
-                    "job %r: its thread cannot be stopped and %d are left behind already; plain functions wait until one"
-                    " returns. Give them a timeout of their own, or raise max_workers",
+                    "job %r: its thread cannot be stopped and %d are left behind already; plain functions wait until"
+                    " one returns. Give them a timeout of their own, or raise max_workers",
                     run.job.name,
                     self.workers.leaked,
                 )
@@ -330,7 +331,8 @@ class RunExecutor(BaseExecutor):
         if not run.warned and run.started is not None and now - run.started > GUARD_WARNING:
             run.warned = True
             self._home(run).logger.warning(
-                "job %r: its run of %s (exec=%s) has been in progress for %.0f s and holds back the next ones (mode=%r)",
+                "job %r: its run of %s (exec=%s) has been in progress for %.0f s and holds back the next ones"
+                " (mode=%r)",
                 run.job.name,
                 run.scheduled_for,
                 run.execution_id,

@@ -96,7 +96,7 @@ class Jobs:
         if job.row_alias is not None:
             self.rows.resume(job)
         self.announce(EVENT_JOB_MODIFIED, job)
-        self.store.arm()
+        self.store.timer.arm()
 
     def submit(self, job: ScheduledJob) -> str:
         """Run it now."""

@@ -256,8 +256,8 @@ class KeptRows:
         kept = row.trigger
         if not isinstance(kept, RowTrigger):
             raise TypeError(
-                f"job {row.id!r}: the executor {ALIAS!r} runs facade jobs only; register it with Scheduler.schedule(), or"
-                " give the raw job another executor="
+                f"job {row.id!r}: the executor {ALIAS!r} runs facade jobs only; register it with Scheduler.schedule(),"
+                " or give the raw job another executor="
             )
         owner = self._keeper.owners.get(kept.owner)
         fires = from_datetime(row.next_run_time)

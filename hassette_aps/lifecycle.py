@@ -176,5 +176,5 @@ class Lifecycle:
         aps: Any = engine.clockwork.aps
         if engine.clockwork.started:
             aps.shutdown(wait=False)
-            while engine.clockwork.started:
+            while engine.clockwork.started:  # noqa: ASYNC110  nothing to wait for: it is a callback of the next turns
                 await asyncio.sleep(0)

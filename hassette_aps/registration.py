@@ -122,13 +122,13 @@ class Registration:
                 if jobs.pending.pop(job, None) is None:
                     return  # cancelled meanwhile
                 jobs.store.put(job, target)
-                too_late = jobs.store.due_earlier(job)
+                too_late = job.fires is not None and jobs.store.timer.late_for(job.fires)
                 if paused:
                     jobs.store.agenda.drop(job)
                     job.state = PAUSED
             jobs.announce(EVENT_JOB_ADDED, job)
             if too_late:
-                jobs.store.arm()
+                jobs.store.timer.arm()
         if job.spec.executor is not None:
             self._foreign.watch(job.spec.executor)
 

@@ -173,7 +173,8 @@ def spec_of(row: Any) -> JobSpec:
 def row_changes(row: Any, new: JobSpec) -> list[str]:
     """The fields in which a registration differs from a row of an earlier process.
 
-    Functions and handlers are compared by reference, arguments by ``==`` or else by their pickles, a trigger by what was written.
+    Functions and handlers are compared by reference, arguments by ``==`` or else by their pickles, a trigger by
+    what was written.
     """
     old, kept = spec_of(row), row.trigger
     changed = set(changed_fields(old, new))
@@ -223,8 +224,8 @@ def refuse_unstorable(job: ScheduledJob, alias: str) -> None:
             pickle.dumps(value)
         except Exception as exc:
             raise ValueError(
-                f"{where}: {key}={value!r} cannot be stored ({exc}); pass values that pickle, such as ids instead of live"
-                " objects, and a module-level function instead of a method of such an object"
+                f"{where}: {key}={value!r} cannot be stored ({exc}); pass values that pickle, such as ids instead of"
+                " live objects, and a module-level function instead of a method of such an object"
             ) from exc
 
 

@@ -213,7 +213,8 @@ class Scheduler:
             raise TypeError(f"cancel_job() takes a ScheduledJob, got {job!r}; look one up with get_job(name)")
         if job.home is not None and job.home is not self._owner:
             raise ValueError(
-                f"job {job.name!r} belongs to owner {job.owner!r}, not to {self.owner!r}; use job.cancel(), or its own Scheduler"
+                f"job {job.name!r} belongs to owner {job.owner!r}, not to {self.owner!r}; use job.cancel(), or its own"
+                " Scheduler"
             )
         job.cancel()
 

@@ -4,10 +4,8 @@ APScheduler sees a job store like any other. Due jobs are not handed back to it:
 earliest bucket, each job is advanced on its grid once and its run handed to the executor, a slice per loop turn.
 """
 
-import asyncio
 import time
 from collections.abc import Callable
-from contextvars import Context
 from dataclasses import replace
 from datetime import datetime
 from threading import RLock
@@ -25,13 +23,11 @@ from hassette_aps.instants import SECOND, Micros, from_datetime, now_us, to_date
 from hassette_aps.job import ACTIVE, ENDING, PAUSED, PENDING, ScheduledJob
 from hassette_aps.registry import Registry
 from hassette_aps.run import Run
+from hassette_aps.timer import BEAT, Timer
 from hassette_aps.triggers import Every, Once, as_trigger
 
 SLICE = 256
 """Jobs started per loop turn: long enough to be cheap, short enough not to hold the loop."""
-
-BEAT = 5.0
-"""Seconds after which the store looks around at the latest: clock jumps, a dead APScheduler timer, stuck guards."""
 
 CLOCK_STEP: Micros = SECOND
 """A wall clock that falls behind the monotonic one by more than this was set back."""
@@ -53,15 +49,12 @@ class FacadeJobStore(BaseJobStore):
         self._registry = registry
         self._executor = executor
         self._lock = lock
-        self._context = Context()  # timers armed here must not keep anybody's context
-        self._timer: asyncio.TimerHandle | None = None
-        self._armed: Micros | None = None
-        self._draining = False
         self._drift: Micros | None = None
         self._last_beat = 0.0
         self._extras: dict[ScheduledJob, Micros] = {}
         self._rewound: dict[ScheduledJob, list[Micros]] = {}
         self.agenda = Agenda()
+        self.timer = Timer(clockwork, self.process, self._earliest)
         self.last_wakeup: Micros | None = None
         self.started: Callable[[], None] = _nothing
         self.stopped: Callable[[], None] = _nothing
@@ -70,17 +63,12 @@ class FacadeJobStore(BaseJobStore):
 
     # A due job, from the timer to the executor
 
-    def _tick(self) -> None:
-        self._timer = self._armed = None
-        if time.monotonic() - self._last_beat >= BEAT:
-            self._beat()
-        self.process()
-
     def process(self) -> None:
         """Start one slice of due runs; the next slice gets its own loop turn. On the loop."""
-        self._draining = False
         if not self._clockwork.running:
             return
+        if time.monotonic() - self._last_beat >= BEAT:
+            self._beat()
         now = self.last_wakeup = now_us()
         self._notice_step_back(now)
         with self._lock:
@@ -88,12 +76,11 @@ class FacadeJobStore(BaseJobStore):
         for fires, jobs in due:
             for job in jobs:
                 self._fire(job, fires, now)
-        with self._lock:
-            earliest = self.agenda.earliest
+        earliest = self._earliest()
         if earliest is not None and earliest <= now:
-            self._drain_soon()
+            self.timer.fire_soon()
         else:
-            self.arm()
+            self.timer.arm()
 
     def _fire(self, job: ScheduledJob, fires: Micros, now: Micros) -> None:
         home, target = job.home, job.target
@@ -125,51 +112,7 @@ class FacadeJobStore(BaseJobStore):
                 self.agenda.put(job, run.upcoming + delay(job.spec.jitter))
         self._executor.admit(run, now)
 
-    # The timer
-
-    def arm(self) -> None:
-        """Make sure that the timer fires by the earliest fire time. Any thread."""
-        loop = self._clockwork.loop
-        if loop is None or not self._clockwork.running:
-            return
-        try:
-            here = asyncio.get_running_loop() is loop
-        except RuntimeError:
-            here = False
-        if here:
-            self._arm(loop)
-        else:
-            try:
-                loop.call_soon_threadsafe(self._arm, loop, context=Context())
-            except RuntimeError:  # the loop was closed meanwhile
-                return
-
-    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
-        if loop is not self._clockwork.loop:
-            return
-        now = now_us()
-        with self._lock:
-            earliest = self.agenda.earliest
-        wait = BEAT if earliest is None else min(max((earliest - now) / SECOND, 0.0), BEAT)
-        wakeup = now + int(wait * SECOND)
-        if self._timer is not None:
-            if self._armed is not None and self._armed <= wakeup:
-                return
-            self._timer.cancel()
-        self._armed = wakeup
-        self._timer = loop.call_later(wait, self._tick, context=self._context)
-
-    def disarm(self) -> None:
-        """Cancel the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._armed = None
-
-    def _drain_soon(self) -> None:
-        loop = self._clockwork.loop
-        if loop is not None and not self._draining:
-            self._draining = True
-            loop.call_soon(self.process, context=self._context)
+    # The schedule
 
     def put(self, job: ScheduledJob, target: Micros) -> None:
         """Schedule a job's next target, jitter added. Under the lock."""
@@ -177,9 +120,9 @@ class FacadeJobStore(BaseJobStore):
         job.state = ACTIVE
         self.agenda.put(job, target + delay(job.spec.jitter))
 
-    def due_earlier(self, job: ScheduledJob) -> bool:
-        """Whether the timer, as armed, would be too late for this job."""
-        return self._armed is None or (job.fires is not None and job.fires < self._armed)
+    def _earliest(self) -> Micros | None:
+        with self._lock:
+            return self.agenda.earliest
 
     # Looking around
 
@@ -233,12 +176,12 @@ class FacadeJobStore(BaseJobStore):
         self.started()
 
     def shutdown(self) -> None:
-        self.disarm()
+        self.timer.disarm()
         self.stopped()
 
     def get_due_jobs(self, now: datetime) -> list[Job]:
         """Nothing for APScheduler to do: due jobs are started by the store itself, in a later loop turn."""
-        self._drain_soon()
+        self.timer.fire_soon()
         return []
 
     def get_next_run_time(self) -> datetime | None:
@@ -317,7 +260,7 @@ class FacadeJobStore(BaseJobStore):
             )
             if changed.next_run_time != shown.next_run_time:
                 self._move(ours, changed.next_run_time, on_grid=new_trigger or ours.state == PAUSED)
-        self.arm()
+        self.timer.arm()
 
     def _move(self, job: ScheduledJob, moment: datetime | None, *, on_grid: bool) -> None:
         """Set the next run; one that is not on the grid is an extra one."""

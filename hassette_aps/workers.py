@@ -1,4 +1,4 @@
-"""A bounded pool of daemon threads whose places can be given up: plain functions cannot be stopped, only left behind."""
+"""A bounded pool of daemon threads whose places can be given up: plain functions cannot be stopped."""
 
 from collections.abc import Callable
 from itertools import count
