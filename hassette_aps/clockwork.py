@@ -108,6 +108,12 @@ class Clockwork:
         """Raw jobs added before start (``schedulers/base.py`` 126, ``_pending_jobs``)."""
         return self.aps._pending_jobs
 
+    @property
+    def raw_running(self) -> bool:
+        """Whether executors other than ours have runs in progress (``executors/base.py`` 35, ``_instances``)."""
+        others = [executor for alias, executor in self.aps._executors.items() if alias != ALIAS]
+        return any(executor._instances for executor in others)
+
     def watch_losses(self, executor: Any, lost: Callable[[str, BaseException], None]) -> None:
         """Also hear of failures that the executor only logs (``executors/base.py`` 87, ``_run_job_error``)."""
         if "_run_job_error" in vars(executor):

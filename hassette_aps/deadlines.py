@@ -1,10 +1,10 @@
 """Which run has used up its time. One timer for all runs, none per run."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from contextvars import Context
 
+from hassette_aps.instants import monotonic
 from hassette_aps.run import Run
 
 
@@ -39,6 +39,18 @@ class Deadlines:
             if runs is not None:
                 runs.pop(run, None)
 
+    def left(self) -> float | None:
+        """Seconds until the earliest deadline that is known; None if nothing is watched."""
+        now = monotonic()
+        heads = [(limit, next(iter(runs))) for (limit, _), runs in self._classes.items() if runs]
+        return min((run.clock + limit - now for limit, run in heads if run.clock), default=None)
+
+    def look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Expire what has expired by now."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._sweep(loop)
+
     def close(self) -> None:
         """Watch nothing any more."""
         self._classes.clear()
@@ -56,7 +68,7 @@ class Deadlines:
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
-        now = time.monotonic()
+        now = monotonic()
         soonest: float | None = None
         for key, runs in list(self._classes.items()):
             limit = key[0]

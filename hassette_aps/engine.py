@@ -1,5 +1,6 @@
 """Everything of ours on one AsyncIOScheduler: attached once, shared by its owners, taken off with the last one."""
 
+import asyncio
 import threading
 from contextlib import suppress
 from contextvars import Context
@@ -38,6 +39,11 @@ def engine_of(aps: AsyncIOScheduler, max_workers: int) -> "Engine":
             engine = _engines[id(aps)] = Engine(aps, max_workers)
     engine.attach()
     return engine
+
+
+def engines_on(loop: asyncio.AbstractEventLoop) -> list["Engine"]:
+    """Engines whose AsyncIOScheduler runs on ``loop``."""
+    return [engine for engine in list(_engines.values()) if engine.clockwork.loop is loop]
 
 
 class Engine:
@@ -108,6 +114,11 @@ class Engine:
             for job in self.registry:
                 if job.row_alias is not None and event.alias in (None, job.row_alias):
                     jobs.row_removed(job, job.row_alias)
+
+    @property
+    def busy(self) -> bool:
+        """Whether handlers or hooks of any owner are in progress."""
+        return any(reporter.busy for reporter in self.jobs.reporters.values())
 
     # Owners
 

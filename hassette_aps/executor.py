@@ -6,7 +6,6 @@
 
 import asyncio
 import inspect
-import time
 from collections.abc import Callable
 from contextvars import Context
 from functools import partial
@@ -20,7 +19,7 @@ from apscheduler.executors.base import BaseExecutor
 from hassette_aps.clockwork import ALIAS, Clockwork
 from hassette_aps.deadlines import Deadlines
 from hassette_aps.events import code_of, job_id_of, outcome_event
-from hassette_aps.instants import Micros, now_us, to_datetime
+from hassette_aps.instants import Micros, monotonic, now_us, to_datetime
 from hassette_aps.job import CANCELLED, ScheduledJob
 from hassette_aps.overlap import Guard
 from hassette_aps.owner import Owner
@@ -46,8 +45,10 @@ class RunExecutor(BaseExecutor):
         self.workers = Workers(max_workers, "hassette_aps")
         self.running: dict[Run, None] = {}
         """Admitted, started or about to, without a verdict."""
+        self.verdicts = 0
+        """Runs that have ended."""
         self._guards: dict[ScheduledJob, Guard] = {}
-        self._deadlines = Deadlines(self._expired)
+        self.deadlines = Deadlines(self._expired)
         self.reporters: dict[Owner, Callable[[Run], None]] = {}
         """Who hears an owner's verdicts."""
         self.settled: Callable[[Run], None] = _ignore
@@ -117,7 +118,7 @@ class RunExecutor(BaseExecutor):
         else:
             loop.call_soon(self.workers.submit, partial(self._in_thread, run, home.context.copy()), context=Context())
         if run.limit is not None and run.status is None:
-            self._deadlines.add(run, run.limit, loop)
+            self.deadlines.add(run, run.limit, loop)
 
     def _spawn(self, run: Run, home: Owner, loop: asyncio.AbstractEventLoop, body: Any) -> None:
         context = home.context.copy()
@@ -138,7 +139,7 @@ class RunExecutor(BaseExecutor):
             if run.job.state == CANCELLED or home.stopping or not home.live:
                 return False
             run.started = now_us()
-        run.clock = time.monotonic()
+        run.clock = monotonic()
         return True
 
     async def _on_loop(self, run: Run) -> None:
@@ -146,7 +147,7 @@ class RunExecutor(BaseExecutor):
         spec = run.job.spec
         try:
             if spec.where is not None:
-                run.clock = time.monotonic()
+                run.clock = monotonic()
                 answer = spec.where()
                 if not (await answer if inspect.isawaitable(answer) else answer):
                     self._verdict(run, "skipped")
@@ -232,6 +233,7 @@ class RunExecutor(BaseExecutor):
     def _verdict(self, run: Run, status: Status, exc: BaseException | None = None) -> None:
         """The one way out of a run. On the loop, once."""
         run.status = status
+        self.verdicts += 1
         if status == "timed_out":
             timeout = TimeoutError(f"job {run.job.name!r} exceeded its timeout of {run.limit:g} s")
             timeout.__cause__ = exc
@@ -239,11 +241,11 @@ class RunExecutor(BaseExecutor):
         elif status == "error":
             run.exception = exc
         if run.started is not None:
-            run.duration_ms = (time.monotonic() - run.clock) * 1000
+            run.duration_ms = (monotonic() - run.clock) * 1000
         run.task = None
         self.running.pop(run, None)
         if run.limit is not None:
-            self._deadlines.discard(run)
+            self.deadlines.discard(run)
         home = self._home(run)
         code = code_of(run)
         if code and not run.foreign and self._clockwork.hears(code):
@@ -346,7 +348,7 @@ class RunExecutor(BaseExecutor):
             guard.waiting.clear()
         for run in list(self.running):
             self.stop(run)
-        self._deadlines.close()
+        self.deadlines.close()
         self.workers.close()
 
     # Small things

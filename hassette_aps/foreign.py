@@ -1,6 +1,5 @@
 """Facade jobs on executors that are not ours: their outcomes arrive as APScheduler's events."""
 
-import time
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
@@ -11,7 +10,7 @@ from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MI
 from hassette_aps.clockwork import Clockwork
 from hassette_aps.events import RunEvent, job_id_of
 from hassette_aps.executor import RunExecutor
-from hassette_aps.instants import Micros, from_datetime, now_us, to_datetime
+from hassette_aps.instants import Micros, from_datetime, monotonic, now_us, to_datetime
 from hassette_aps.job import ScheduledJob
 from hassette_aps.records import Status
 from hassette_aps.registry import Registry
@@ -58,7 +57,7 @@ class ForeignRuns:
             if executor is None:
                 raise LookupError(f"job {run.job.name!r}: the AsyncIOScheduler has no executor {alias!r} any more")
             self.watch(alias)
-            run.started, run.clock = now_us(), time.monotonic()
+            run.started, run.clock = now_us(), monotonic()
             self._flying.setdefault(job_id, deque()).append(run)
             executor.submit_job(self._view(run.job), [to_datetime(run.fires, self._clockwork.aps.timezone)])
         except Exception as exc:  # noqa: BLE001  a pool that is shut down, arguments that do not pickle
@@ -114,7 +113,7 @@ class ForeignRuns:
     def _run_of_row(self, job: ScheduledJob, fires: Micros) -> Run:
         run = Run(job, fires, fires)
         run.foreign, run.limit = True, None
-        run.started, run.clock = now_us(), time.monotonic()
+        run.started, run.clock = now_us(), monotonic()
         run.upcoming = job.target
         return run
 

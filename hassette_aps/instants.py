@@ -5,6 +5,7 @@ Everything between a trigger and the executor computes on these integers; ``Zone
 """
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -23,6 +24,20 @@ _MICROSECOND = timedelta(microseconds=1)
 def now_us() -> Micros:
     """The wall clock, in microseconds since the epoch."""
     return time.time_ns() // 1000
+
+
+_monotonic: Callable[[], float] = time.monotonic
+
+
+def monotonic() -> float:
+    """Seconds that never go back: ``time.monotonic()``, or what a test clock says."""
+    return _monotonic()
+
+
+def use_monotonic(source: Callable[[], float] | None) -> None:
+    """Let a test clock stand in for ``time.monotonic``; None gives it back."""
+    global _monotonic  # noqa: PLW0603  the one hook for time travel: wall clocks have libraries for it, this one has not
+    _monotonic = source or time.monotonic
 
 
 def from_datetime(moment: datetime) -> Micros:

@@ -200,6 +200,11 @@ class Listeners:
                 self._workers.leak(ident[0])
             raise
 
+    @property
+    def busy(self) -> bool:
+        """Whether handlers or hooks are in progress."""
+        return bool(self._calls)
+
     async def drain(self, seconds: float) -> None:
         """Wait for handlers and hooks in progress, except the one that calls."""
         caller = current_run()

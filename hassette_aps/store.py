@@ -4,8 +4,8 @@ APScheduler sees a job store like any other. Due jobs are not handed back to it:
 earliest bucket, each job is advanced on its grid once and its run handed to the executor, a slice per loop turn.
 """
 
-import time
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import replace
 from datetime import datetime
 from threading import RLock
@@ -19,7 +19,7 @@ from hassette_aps.callables import reference_of, runs_on_loop
 from hassette_aps.clockwork import ALIAS, NO_LIMIT, Clockwork
 from hassette_aps.executor import RunExecutor
 from hassette_aps.grid import delay, step
-from hassette_aps.instants import SECOND, Micros, from_datetime, now_us, to_datetime
+from hassette_aps.instants import SECOND, Micros, from_datetime, monotonic, now_us, to_datetime
 from hassette_aps.job import ACTIVE, ENDING, PAUSED, PENDING, ScheduledJob
 from hassette_aps.registry import Registry
 from hassette_aps.run import Run
@@ -67,7 +67,7 @@ class FacadeJobStore(BaseJobStore):
         """Start one slice of due runs; the next slice gets its own loop turn. On the loop."""
         if not self._clockwork.running:
             return
-        if time.monotonic() - self._last_beat >= BEAT:
+        if monotonic() - self._last_beat >= BEAT:
             self._beat()
         now = self.last_wakeup = now_us()
         self._notice_step_back(now)
@@ -127,10 +127,17 @@ class FacadeJobStore(BaseJobStore):
     # Looking around
 
     def _beat(self) -> None:
-        self._last_beat = time.monotonic()
+        self._last_beat = monotonic()
         self._executor.inspect_runs(now_us())
-        clockwork = self._clockwork
-        if not clockwork.running or clockwork.timer_armed:
+        self._revive(2)
+
+    def _revive(self, turns: int) -> None:
+        """APScheduler never re-arms its timer when a store or a trigger raised during its wakeup."""
+        clockwork, loop = self._clockwork, self._clockwork.loop
+        if loop is None or not clockwork.running or clockwork.timer_armed:
+            return
+        if turns:  # a wakeup may be on its way: look again after it
+            loop.call_soon(self._revive, turns - 1, context=Context())
             return
         for alias, store in clockwork.stores():
             try:
@@ -143,7 +150,7 @@ class FacadeJobStore(BaseJobStore):
             return
 
     def _notice_step_back(self, now: Micros) -> None:
-        drift = now - time.monotonic_ns() // 1000
+        drift = now - int(monotonic() * SECOND)
         before, self._drift = self._drift, drift
         if before is None or drift >= before - CLOCK_STEP:
             return
@@ -161,6 +168,13 @@ class FacadeJobStore(BaseJobStore):
                     if fires is not None:
                         self.agenda.put(job, fires)
 
+    def clock_changed(self) -> None:
+        """Time was taken over or given back by a test clock: no step back."""
+        self._drift = None
+        self._last_beat = monotonic()
+        self.timer.disarm()
+        self.timer.arm()
+
     def forget(self, job: ScheduledJob) -> None:
         """Take a job off the agenda for good. Under the lock."""
         self.agenda.drop(job)
@@ -172,7 +186,7 @@ class FacadeJobStore(BaseJobStore):
     def start(self, scheduler: Any, alias: str) -> None:
         super().start(scheduler, alias)
         self._drift = None
-        self._last_beat = time.monotonic()
+        self._last_beat = monotonic()
         self.started()
 
     def shutdown(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from apscheduler.job import Job
 
 class BaseExecutor(metaclass=ABCMeta):
+    _instances: dict[str, int]
     _run_job_error: Callable[..., None]
     def __init__(self) -> None: ...
     def start(self, scheduler: Any, alias: str) -> None: ...
