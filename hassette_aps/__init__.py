@@ -2,7 +2,9 @@
 
 from hassette_aps.error_context import SchedulerErrorContext
 from hassette_aps.events import EVENT_RUN_CANCELLED, RunEvent
+from hassette_aps.health import SchedulerHealth
 from hassette_aps.job import ScheduledJob
+from hassette_aps.logfilter import RunLogFilter
 from hassette_aps.options import JobOptions
 from hassette_aps.records import ExecutionRecord
 from hassette_aps.run import Run, current_run
@@ -21,9 +23,11 @@ __all__ = [
     "Once",
     "Run",
     "RunEvent",
+    "RunLogFilter",
     "ScheduledJob",
     "Scheduler",
     "SchedulerErrorContext",
+    "SchedulerHealth",
     "Settings",
     "TriggerProtocol",
     "current_run",

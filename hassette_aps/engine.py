@@ -184,6 +184,7 @@ class Engine:
             self.registration.schedule(owner, job, decision, found)
         self.jobs.rows.adopt(owner, rows)
         self.jobs.store.timer.arm()
+        self.jobs.reporters[owner].opened()
 
     def _watch_rows(self) -> None:
         aps = self.clockwork.aps

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from hassette_aps.engine import Engine
 from hassette_aps.executor import CANCEL_GRACE, own_run_in
+from hassette_aps.health import SchedulerHealth
+from hassette_aps.instants import to_datetime
 from hassette_aps.job import ScheduledJob
 from hassette_aps.listeners import Listeners
 from hassette_aps.owner import Owner
@@ -56,10 +58,10 @@ class Lifecycle:
 
     def attach(self) -> None:
         """Take the owner's name on the engine."""
-        if self.telemetry is not None:
-            self.telemetry.start()
         self._engine.attach()
         self._engine.admit_owner(self._owner, self.listeners)
+        if self.telemetry is not None:
+            self.telemetry.start()
 
     @property
     def _attached(self) -> bool:
@@ -81,6 +83,36 @@ class Lifecycle:
         if self.telemetry is not None:
             self.telemetry.start()
         return self._engine.registration.register(self._owner, job, if_exists)
+
+    def database(self) -> "Telemetry":
+        """The record of runs.
+
+        Raises:
+            RuntimeError: there is none.
+        """
+        if self.telemetry is None:
+            raise RuntimeError(
+                "this Scheduler keeps no record of runs (database=None); give database='sqlite:///jobs.db', or leave it"
+                " out for the one in memory"
+            )
+        return self.telemetry
+
+    def health(self) -> SchedulerHealth:
+        """See ``Scheduler.health``."""
+        engine, owner = self._engine, self._owner
+        store, recording = engine.jobs.store, None if self.telemetry is None else self.telemetry.health()
+        return SchedulerHealth(
+            alive=owner.live and engine.clockwork.running and store.timer.alive,
+            last_wakeup=None if store.last_wakeup is None else to_datetime(store.last_wakeup),
+            jobs=len(engine.registry.of(owner)),
+            running=len(self._runs(None)),
+            leaked_threads=engine.executor.workers.leaked,
+            error_handler_failures=self.listeners.handler_failures,
+            recording=recording is not None and recording.alive,
+            queue_length=0 if recording is None else recording.queue_length,
+            dropped_records=0 if recording is None else recording.dropped,
+            recording_error=None if recording is None else recording.error,
+        )
 
     async def start(self) -> None:
         """See ``Scheduler.start``."""

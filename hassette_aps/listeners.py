@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from datetime import UTC, datetime
@@ -47,6 +48,7 @@ class Listeners:
         """The owner's handler, looked up when a run fails."""
         self.hooks: list[RunHook] = []
         """Called with one ``ExecutionRecord`` per verdict."""
+        self._interrupted: deque[ExecutionRecord] = deque()
         self.handler_failures = 0
         """Handlers and hooks that raised or exceeded their time."""
 
@@ -105,7 +107,7 @@ class Listeners:
             run.job.db_id,
             run.execution_id,
             exc_info=run.exception,
-            extra=run_fields(run),
+            extra=run.log_fields(),
         )
 
     def _tell(self, run: Run) -> None:
@@ -127,13 +129,18 @@ class Listeners:
                     self._call(hook, record, "run hook", run)
 
     def interrupted(self, records: Iterable[ExecutionRecord]) -> None:
-        """Runs that a killed process left behind, from the writer's thread."""
+        """Runs that a killed process left behind, from the writer's thread; hooks hear of them once the loop runs."""
+        self._interrupted.extend(records)
         loop = self._loop()
-        if loop is None or not self.hooks:
-            return
-        for record in records:
+        if loop is not None:
+            loop.call_soon_threadsafe(self.opened, context=Context())
+
+    def opened(self) -> None:
+        """The owner's jobs run from now on. On the loop."""
+        while self._interrupted:
+            record = self._interrupted.popleft()
             for hook in tuple(self.hooks):
-                loop.call_soon_threadsafe(self._call, hook, record, "run hook", None, context=Context())
+                self._call(hook, record, "run hook", None)
 
     # Handlers and hooks
 
@@ -215,11 +222,6 @@ class Listeners:
     def close(self) -> None:
         """Let the handler threads end."""
         self._workers.close()
-
-
-def run_fields(run: Run) -> dict[str, Any]:
-    """The fields that log records of a run carry."""
-    return {"job_name": run.job.name, "job_db_id": run.job.db_id, "execution_id": run.execution_id}
 
 
 def _context_of(run: Run) -> SchedulerErrorContext:

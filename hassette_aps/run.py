@@ -136,6 +136,10 @@ class Run:
         """When the function was called; None before that."""
         return None if self.started is None else to_zoned(self.started, self.zone)
 
+    def log_fields(self) -> dict[str, object]:
+        """The fields that log records of this run carry."""
+        return {"job_name": self.job.name, "job_db_id": self.job.db_id, "execution_id": self.execution_id}
+
     def as_record(self) -> ExecutionRecord:
         """The frozen record of this verdict."""
         exc = self.exception

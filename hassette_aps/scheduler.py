@@ -1,11 +1,13 @@
 """The facade: ``Scheduler``, the methods of the semantics, nothing else."""
 
+import asyncio
 from collections.abc import Callable
 from contextvars import copy_context
 from datetime import datetime
+from functools import partial
 from logging import Logger, getLogger
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast
 from zoneinfo import ZoneInfo
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -13,14 +15,19 @@ from whenever import ZonedDateTime
 
 from hassette_aps.callables import misfit
 from hassette_aps.engine import Engine, engine_of
+from hassette_aps.health import SchedulerHealth
 from hassette_aps.job import ScheduledJob
 from hassette_aps.lifecycle import Lifecycle
 from hassette_aps.listeners import Listeners
 from hassette_aps.options import JobOptions
 from hassette_aps.owner import Owner, Spawn
+from hassette_aps.records import ExecutionRecord, Status
 from hassette_aps.settings import Settings
 from hassette_aps.triggers import After, Cron, Daily, Every, Once
 from hassette_aps.types import ErrorHandler, IfExists, JobFunction, RunHook
+
+if TYPE_CHECKING:
+    from hassette_aps.telemetry import JobSummary
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -249,6 +256,44 @@ class Scheduler:
             TypeError: not callable with one ``ExecutionRecord``.
         """
         self._listeners.hooks.append(cast(RunHook, _taking_one("on_run", hook)))
+
+    # What happened
+
+    async def history(
+        self,
+        job: ScheduledJob | str | None = None,
+        *,
+        limit: int = 100,
+        since: ZonedDateTime | datetime | None = None,
+        status: Status | None = None,
+    ) -> list[ExecutionRecord]:
+        """The latest verdicts of a job (handle or name; None = of all), newest target first.
+
+        ``since`` is compared with the target. Reads the database off the loop.
+
+        Raises:
+            RuntimeError: ``database=None``.
+            ValueError: a naive ``since``.
+        """
+        name = job.name if isinstance(job, ScheduledJob) else job
+        if isinstance(since, ZonedDateTime):
+            since = since.to_stdlib()
+        if since is not None and since.tzinfo is None:
+            raise ValueError(f"history(since={since!r}): give an aware datetime or a ZonedDateTime")
+        read = partial(self._lifecycle.database().history, limit=limit, since=since, status=status)
+        return await asyncio.to_thread(read, self.owner, name)
+
+    async def summary(self) -> "list[JobSummary]":
+        """One summary per job on record: totals, last run and error, durations, lateness. Reads off the loop.
+
+        Raises:
+            RuntimeError: ``database=None``.
+        """
+        return await asyncio.to_thread(self._lifecycle.database().summary, self.owner)
+
+    def health(self) -> SchedulerHealth:
+        """How this scheduler is doing; never blocks, from any thread."""
+        return self._lifecycle.health()
 
     def __repr__(self) -> str:
         owner = f" owner={self.owner!r}" if self.owner else ""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextvars import Context
 
 from hassette_aps.clockwork import Clockwork
-from hassette_aps.instants import SECOND, Micros, now_us
+from hassette_aps.instants import SECOND, Micros, monotonic, now_us
 
 BEAT = 5.0
 """Seconds after which the timer fires at the latest: clock jumps and dead timers are noticed by then."""
@@ -22,6 +22,12 @@ class Timer:
         self._handle: asyncio.TimerHandle | None = None
         self._armed: Micros | None = None
         self._soon = False
+        self._touched = monotonic()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it fired within the last two beats, or was armed no longer ago."""
+        return self._handle is not None and monotonic() - self._touched < 2 * BEAT
 
     def late_for(self, when: Micros) -> bool:
         """Whether the timer, as armed, would fire after ``when``."""
@@ -69,9 +75,12 @@ class Timer:
                 return
             self._handle.cancel()
         self._armed = wakeup
+        if self._handle is None:
+            self._touched = monotonic()
         self._handle = loop.call_later(wait, self._wake, context=self._context)
 
     def _wake(self) -> None:
+        self._touched = monotonic()
         self._handle = self._armed = None
         self._fire()
 
