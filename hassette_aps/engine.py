@@ -98,7 +98,7 @@ class Engine:
             aps.remove_jobstore(ALIAS, shutdown=False)
         with suppress(KeyError):
             aps.remove_executor(ALIAS, shutdown=False)
-        self.executor.shutdown()
+        self.executor.retire()
 
     def _started(self, event: Any) -> None:
         self.open_all()

@@ -348,6 +348,10 @@ class RunExecutor(BaseExecutor):
             guard.waiting.clear()
         for run in list(self.running):
             self.stop(run)
+        self.retire()
+
+    def retire(self) -> None:
+        """Start nothing any more; what runs may finish."""
         self.deadlines.close()
         self.workers.close()
 

@@ -35,6 +35,8 @@ class Lifecycle:
         self.telemetry: Telemetry | None = self._open_database()
         self.listeners = Listeners(owner, lambda: engine.clockwork.loop, self.telemetry)
         self._warned_default = False
+        self._stopped: asyncio.Event | None = None
+        self._last: asyncio.Task[None] | None = None
 
     def _open_database(self) -> "Telemetry | None":
         settings = self._settings
@@ -152,34 +154,51 @@ class Lifecycle:
         if isinstance(grace, bool) or not isinstance(grace, int | float) or not isfinite(grace) or grace < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(f"shutdown(grace={grace!r}): must be a number of seconds >= 0")
         engine, owner = self._engine, self._owner
-        if not self._attached or owner.stopping:
+        caller = own_run_in(owner)
+        if owner.stopping:
+            if caller is None and self._stopped is not None:  # a run may be what the other call waits for
+                await self._stopped.wait()
+            return
+        if not self._attached:
             await self._finish_records()
             return
         owner.stopping = True
+        self._stopped = asyncio.Event()
         try:
             loop = engine.clockwork.loop
             if loop is not None and loop is not asyncio.get_running_loop():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._stop(grace), loop))
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._stop(grace, caller), loop))
             else:
-                await self._stop(grace)
+                await self._stop(grace, caller)
         finally:
             engine.dismiss_owner(owner)
             owner.stopping = False
+            self._stopped.set()
         if not engine.owners:
             engine.detach()
             if engine.started_here:
                 await self._stop_aps()
 
-    async def _stop(self, grace: float) -> None:
+    async def _stop(self, grace: float, caller: Run | None) -> None:
         engine, owner = self._engine, self._owner
         engine.close(owner, aps_goes_on=not (engine.started_here and len(engine.owners) == 1))
         engine.executor.drop_waiting(owner)
-        caller = own_run_in(owner)
         await self._until_idle(grace, caller)
         for run in self._runs(caller):
             engine.executor.stop(run)
         await self._until_idle(CANCEL_GRACE * 2, caller)
         await self.listeners.drain(self._settings.handler_timeout + CANCEL_GRACE)
+        if caller is None or caller.status is not None:
+            await self._finish_records()
+        else:
+            self._last = asyncio.create_task(self._finish_after(caller), name="hassette_aps last record")
+
+    async def _finish_after(self, caller: Run) -> None:
+        """The run that asked for the shutdown ends after it: put that on record too."""
+        while caller.status is None:  # noqa: ASYNC110  a thread's run has no task to wait for
+            await asyncio.sleep(0.01)
+        self.listeners.ended(caller)
+        await self.listeners.drain(self._settings.handler_timeout)
         await self._finish_records()
 
     def _runs(self, caller: Run | None) -> list[Run]:
