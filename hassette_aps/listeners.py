@@ -145,9 +145,7 @@ class Listeners:
     # Handlers and hooks
 
     def _call(self, func: Callable[[Any], Any], told: Any, what: str, run: Run | None) -> None:
-        loop = self._loop()
-        if loop is None:
-            return
+        loop = asyncio.get_running_loop()
         context = self._owner.context.copy()
         context.run(set_current_run, run)
         task = loop.create_task(self._guarded(func, told, what), name=f"{what} {name_of(func)}", context=context)
