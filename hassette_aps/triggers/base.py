@@ -175,14 +175,17 @@ class Trigger(BaseTrigger):
         """
         tz = now.tzinfo or UTC
         zone: Any = self._timezone or _named_if_possible(tz)
-        instant = from_datetime(now)
         if previous_fire_time is None:
-            target = self.first(instant, zone)
-        else:
-            target = self.after(from_datetime(previous_fire_time), zone)
-            if target is not None and target <= instant:
-                target = self.latest(target, instant, zone)
-        return None if target is None else to_datetime(target, tz)
+            target = self.first(from_datetime(now), zone)
+            return None if target is None else to_datetime(target, tz)
+        target = self.after(from_datetime(previous_fire_time), zone)
+        if target is None:
+            return None
+        moment = to_datetime(target, tz)
+        if moment > now:  # compares wall clocks, which is cheap; in a fold it may only miss the jump below
+            return moment
+        instant = from_datetime(now)
+        return moment if target > instant else to_datetime(self.latest(target, instant, zone), tz)
 
     # Values
 

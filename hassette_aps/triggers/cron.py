@@ -90,7 +90,7 @@ def _next_on_the_clock(timetable: Timetable, clock: LocalClock, previous: Micros
     """The first instant after ``previous`` at which the clock shows a matching time."""
     instant = previous + 1
     while True:
-        _, end, offset = clock.segment(instant)
+        _, end, offset, _ = clock.segment(instant)
         wall = timetable.at_or_after(instant + offset)
         if wall is None or wall > LAST:
             return None
@@ -138,14 +138,11 @@ def _expand(expression: str) -> _Expanded:
         raise ValueError(f"cron expression {expression!r}: a 7th field (year) is not supported; leave it out")
     if len(texts) not in (5, 6) and not expression.startswith("@"):
         count = len(expression.split())
-        raise ValueError(
-            f"invalid cron expression {expression!r}: needs 5 fields, or 6 with seconds, got {count}"
-        )
+        raise ValueError(f"invalid cron expression {expression!r}: needs 5 fields, or 6 with seconds, got {count}")
     for name, text in zip(_FIELDS, texts, strict=False):
         if text[:1] in "hHrR":
             raise ValueError(
-                f"cron expression {expression!r}: {name} {text!r} is not supported (H and R draw values);"
-                " give a value"
+                f"cron expression {expression!r}: {name} {text!r} is not supported (H and R draw values); give a value"
             )
     try:
         return _croniter(expression)

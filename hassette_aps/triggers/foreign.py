@@ -141,9 +141,7 @@ class APSchedulerTrigger(ForeignTrigger):
         if answer is None:
             return None
         if not isinstance(answer, datetime) or answer.utcoffset() is None:
-            raise TypeError(
-                f"trigger {self.inner!r} returned {answer!r}; it must be an aware datetime or None"
-            )
+            raise TypeError(f"trigger {self.inner!r} returned {answer!r}; it must be an aware datetime or None")
         return from_datetime(answer)
 
 

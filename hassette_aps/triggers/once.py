@@ -112,7 +112,7 @@ class Once(Trigger):
             return self._moment if not self._moment.is_wall else Moment(_iso(target, zone), target, False)
         assert self._time is not None
         clock = local_clock(zone)
-        today = now + clock.segment(now)[2]
+        today = now + clock.segment(now).offset
         if clock.resolve(today - today % DAY + self._time) <= now:
             self._refuse_or_warn(now, zone, "it runs tomorrow")
         target = min(clock.next_at(self._time, now), LAST)

@@ -51,5 +51,5 @@ def preview(
 
 
 def _system_zone() -> ZoneInfo:
-    system_tz: Any = cast(Any, whenever).SYSTEM_TZ  # not in its type stubs
-    return zone_of(ZonedDateTime.now(system_tz))
+    # SYSTEM_TZ is missing from whenever's type stubs
+    return zone_of(cast(Any, ZonedDateTime).now(cast(Any, whenever).SYSTEM_TZ))

@@ -18,7 +18,7 @@ DayRule: TypeAlias = Callable[[int, int, int], bool]
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 _LAST_YEAR = 9999
 _LENGTHS = {2: (28, 29), 4: (30,), 6: (30,), 9: (30,), 11: (30,)}
-_KEPT_MONTHS = 512
+_KEPT_MONTHS = 1_024
 
 
 class Timetable:
@@ -32,7 +32,7 @@ class Timetable:
             each named time once (semantics 6.8).
     """
 
-    __slots__ = ("_minutes", "_months", "_rule", "_seconds", "_spans", "wild")
+    __slots__ = ("_minutes", "_months", "_opening", "_rule", "_seconds", "_shapes", "_spans", "wild")
 
     def __init__(
         self,
@@ -49,7 +49,9 @@ class Timetable:
         self._seconds = tuple(seconds)
         self._months = frozenset(months)
         self._rule = rule
+        self._opening = (self._minutes[0] * 60 + self._seconds[0]) * SECOND
         self._spans: dict[int, tuple[int, ...]] = {}
+        self._shapes: dict[tuple[int, int], tuple[int, ...]] = {}
 
     def can_fire(self) -> bool:
         """Is there any month in which a day matches?"""
@@ -71,7 +73,7 @@ class Timetable:
             today = self._day_at_or_after(day + 1)
         if today is None:
             return None
-        return today * DAY + (self._minutes[0] * 60 + self._seconds[0]) * SECOND
+        return today * DAY + self._opening
 
     def _second_at_or_after(self, second_of_day: int) -> int | None:
         minute, second = divmod(second_of_day, 60)
@@ -117,8 +119,12 @@ class Timetable:
         self._spans[month] = days
         return days
 
-    def _days(self, first_weekday: int, length: int) -> list[int]:
-        return [day for day in range(1, length + 1) if self._rule(day, first_weekday, length)]
+    def _days(self, first_weekday: int, length: int) -> tuple[int, ...]:
+        shape = first_weekday, length
+        if shape not in self._shapes:
+            days = range(1, length + 1)
+            self._shapes[shape] = tuple(day for day in days if self._rule(day, first_weekday, length))
+        return self._shapes[shape]
 
 
 def _month_length(year: int, month: int) -> int:

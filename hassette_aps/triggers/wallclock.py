@@ -13,7 +13,7 @@ several that fall into one gap have one instant.
 
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from hassette_aps.instants import Micros, from_datetime
 
@@ -29,11 +29,21 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 (a wall-clock time has no zone)
 _MICROSECOND = timedelta(microseconds=1)
 
-_SLOT_BITS = 44  # about 203 days
-_PROBE: Micros = 1 << 36  # 19 hours; no two transitions of any zone in history are nearer than 95 hours
+_PROBE_BITS = 38  # 76 hours; no two transitions of any zone in history are nearer than 95
+_SLOT_BITS = _PROBE_BITS + 2
+_KEPT_SLOTS = 4_096
 
-Segment: TypeAlias = tuple[Micros, Micros, Micros]
-"""A span of constant offset: first instant, first instant after it, offset (wall = instant + offset)."""
+
+class Segment(NamedTuple):
+    """A span of constant offset, cut where a slot ends."""
+
+    start: Micros
+    end: Micros
+    """The first instant after it."""
+    offset: Micros
+    """Wall-clock time minus instant."""
+    peak: Wall
+    """The latest wall-clock time shown in the days before it."""
 
 
 def from_naive(moment: datetime) -> Wall:
@@ -51,12 +61,9 @@ class LocalClock:
         self._slots: dict[int, tuple[Segment, ...]] = {}
 
     def segment(self, instant: Micros) -> Segment:
-        """The span of constant offset around ``instant`` (cut where a slot of the table ends)."""
+        """The span of constant offset around ``instant``."""
         slot = instant >> _SLOT_BITS
-        segments = self._slots.get(slot)
-        if segments is None:
-            segments = self._slots[slot] = tuple(self._survey(slot << _SLOT_BITS, (slot + 1) << _SLOT_BITS))
-        for segment in segments:
+        for segment in self._slots.get(slot) or self._survey(slot):
             if instant < segment[1]:
                 return segment
         raise AssertionError("the segments of a slot cover it")
@@ -65,47 +72,55 @@ class LocalClock:
         """The first instant at which the clock shows ``wall`` or later."""
         instant = wall - DAY  # offsets are shorter than a day, so the clock cannot show `wall` yet
         while True:
-            start, end, offset = self.segment(instant)
+            start, end, offset, _ = self.segment(instant)
             if wall < end + offset:
                 return max(start, wall - offset)
             instant = end
 
     def reached(self, instant: Micros) -> Wall:
         """The latest wall-clock time shown up to and including ``instant``."""
-        start, _, offset = self.segment(instant)
-        latest = instant + offset
-        cursor = instant - 2 * DAY  # two offsets differ by less than this
-        while cursor < start:
-            _, end, offset = self.segment(cursor)
-            if end > instant:
-                break
-            latest = max(latest, end + offset - 1)
-            cursor = end
-        return latest
+        _, _, offset, peak = self.segment(instant)
+        return max(peak, instant + offset)
 
     def next_at(self, time: Micros, instant: Micros) -> Micros:
         """The first instant after ``instant`` that is due at ``time`` (from midnight) of some day."""
         reached = self.reached(instant)
         return self.resolve(reached + DAY - (reached - time) % DAY)
 
-    def _survey(self, begin: Micros, stop: Micros) -> list[Segment]:
+    def _survey(self, slot: int) -> tuple[Segment, ...]:
+        """Finds the segments of a slot. Two offsets that differ have one transition between them."""
+        begin, stop = slot << _SLOT_BITS, (slot + 1) << _SLOT_BITS
+        start = begin - (1 << _PROBE_BITS)  # so far back, no fold matters any more
+        offset, peak = self._offset(start), start + self._offset(start)
         segments: list[Segment] = []
-        start, offset = begin, self._offset(begin)
-        for probe in range(begin + _PROBE, stop + 1, _PROBE):
+        for probe in range(begin, stop + 1, 1 << _PROBE_BITS):
             following = self._offset(probe)
             if following != offset:
-                low, high = probe - _PROBE, probe
-                while high - low > 1:
-                    middle = (low + high) // 2
-                    if self._offset(middle) == offset:
-                        low = middle
-                    else:
-                        high = middle
-                if high < stop:
-                    segments.append((start, high, offset))
-                    start, offset = high, following
-        segments.append((start, stop, offset))
-        return segments
+                end = self._transition(probe - (1 << _PROBE_BITS), probe)
+                segments.append(Segment(start, end, offset, peak))
+                peak = max(peak, end - 1 + offset)
+                start, offset = end, following
+        segments.append(Segment(start, stop, offset, peak))
+        found = tuple(
+            Segment(max(start, begin), min(end, stop), offset, peak)
+            for start, end, offset, peak in segments
+            if start < stop and end > begin
+        )
+        if len(self._slots) >= _KEPT_SLOTS:
+            self._slots.clear()
+        self._slots[slot] = found
+        return found
+
+    def _transition(self, low: Micros, high: Micros) -> Micros:
+        """The first instant with another offset than ``low``."""
+        offset = self._offset(low)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._offset(middle) == offset:
+                low = middle
+            else:
+                high = middle
+        return high
 
     def _offset(self, instant: Micros) -> Micros:
         clamped = min(max(instant, FIRST), LAST)

@@ -51,9 +51,7 @@ def _parse(text: str, what: str) -> ZonedDateTime | datetime:
     try:
         return ZonedDateTime.parse_iso(text) if text.endswith("]") else datetime.fromisoformat(text)
     except ValueError as exc:
-        raise ValueError(
-            f"{what} must be an ISO date and time such as '2026-03-01T07:00', got {text!r}"
-        ) from exc
+        raise ValueError(f"{what} must be an ISO date and time such as '2026-03-01T07:00', got {text!r}") from exc
 
 
 def _within_the_calendar(value: Moment, what: str) -> Moment:
@@ -113,9 +111,7 @@ def time_of_day(text: str, what: str) -> Micros:
         raise TypeError(f"{what} must be a string such as '07:00', got {text!r}")
     parts = text.split(":")
     wanted = f"{what} must be 'HH:MM' or 'HH:MM:SS', such as '07:00', got {text!r}"
-    if len(parts) not in (2, 3) or not all(
-        part.isascii() and part.isdigit() and len(part) <= 2 for part in parts
-    ):
+    if len(parts) not in (2, 3) or not all(part.isascii() and part.isdigit() and len(part) <= 2 for part in parts):
         raise ValueError(wanted)
     hour, minute, second = (int(part) for part in [*parts, "0"][:3])
     if hour > 23 or minute > 59 or second > 59:
