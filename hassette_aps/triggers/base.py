@@ -10,7 +10,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias, cast, runtime_checkable
 from zoneinfo import ZoneInfo
 
-from apscheduler.triggers.base import BaseTrigger  # pyright: ignore[reportMissingTypeStubs]
+from apscheduler.triggers.base import BaseTrigger
 from whenever import ZonedDateTime
 
 from hassette_aps.instants import SECOND, Micros, as_zone, from_datetime, from_zoned, to_datetime, to_zoned
@@ -166,9 +166,7 @@ class Trigger(BaseTrigger):
 
     # APScheduler
 
-    def get_next_fire_time(  # pyright: ignore[reportIncompatibleMethodOverride] (untyped there)
-        self, previous_fire_time: datetime | None, now: datetime
-    ) -> datetime | None:
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
         """APScheduler's question. Idempotent; far behind, the answer is the newest slot that is due.
 
         Wall-clock times are read in the zone of ``now``, or in the trigger's own ``timezone=``.
@@ -182,7 +180,7 @@ class Trigger(BaseTrigger):
         if target is None:
             return None
         moment = to_datetime(target, tz)
-        if moment > now:  # compares wall clocks, which is cheap; in a fold it may only miss the jump below
+        if moment > now and not now.fold:  # compares what the clocks show, which is cheap and lies in a fold only
             return moment
         instant = from_datetime(now)
         return moment if target > instant else to_datetime(self.latest(target, instant, zone), tz)

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple, cast
 from zoneinfo import ZoneInfo
 
-from croniter import croniter  # pyright: ignore[reportMissingTypeStubs]
+from croniter import croniter
 
 from hassette_aps.instants import Micros
 from hassette_aps.triggers.base import DbType, Trigger

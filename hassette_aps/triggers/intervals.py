@@ -1,12 +1,12 @@
 """Elapsed time: After and Every. Neither looks at a wall clock, so daylight saving does not touch them."""
 
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import ClassVar
 from zoneinfo import ZoneInfo
 
 from whenever import ZonedDateTime
 
-from hassette_aps.instants import SECOND, Micros
+from hassette_aps.instants import Micros
 from hassette_aps.triggers.base import DbType, Trigger
 from hassette_aps.triggers.wallclock import LAST
 from hassette_aps.triggers.written import Duration, Moment, duration, elapsed, moment, seconds_text
@@ -90,11 +90,12 @@ class Every(Trigger):
         ValueError: no interval, a negative or endless one, or one under a millisecond.
     """
 
-    __slots__ = ("_interval", "_start")
+    __slots__ = ("_interval", "_start", "_step")
     _state: ClassVar[tuple[str, ...]] = ("_interval", "_start")
 
     _interval: Micros
     _start: Moment | None
+    _step: timedelta
 
     def __init__(
         self,
@@ -113,6 +114,7 @@ class Every(Trigger):
                 " give seconds=, minutes= or hours="
             )
         self._start = None if start is None else moment(start, "Every: start")
+        self._prepare()
 
     @property
     def interval(self) -> Micros:
@@ -134,13 +136,14 @@ class Every(Trigger):
         origin = previous if self._start is None else self._start.instant(zone)
         return max(previous, now - (now - origin) % self._interval)
 
-    def get_next_fire_time(  # pyright: ignore[reportIncompatibleMethodOverride] (untyped there)
-        self, previous_fire_time: datetime | None, now: datetime
-    ) -> datetime | None:
-        """APScheduler's question, with a short cut for the ordinary case: whole seconds from the previous time."""
-        if previous_fire_time is not None and self._start is None and not self._interval % SECOND:
-            target = datetime.fromtimestamp(previous_fire_time.timestamp() + self._interval // SECOND, now.tzinfo)
-            if target > now and target.microsecond == previous_fire_time.microsecond:  # a float far in the future
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
+        """APScheduler's question, with a short cut for the ordinary case: one interval on."""
+        if previous_fire_time is not None and self._start is None:
+            try:
+                target = (previous_fire_time.astimezone(UTC) + self._step).astimezone(now.tzinfo)
+            except OverflowError:  # beyond the calendar
+                return None
+            if target > now and not now.fold:  # compares what the clocks show, which is cheap and lies in a fold only
                 return target
         return super().get_next_fire_time(previous_fire_time, now)
 
@@ -167,6 +170,7 @@ class Every(Trigger):
 
     def _prepare(self) -> None:
         self._start = self._start and Moment(*self._start)
+        self._step = timedelta(microseconds=self._interval)
 
     def _on_grid_after(self, instant: Micros, zone: ZoneInfo) -> Micros | None:
         assert self._start is not None

@@ -32,7 +32,7 @@ class Timetable:
             each named time once (semantics 6.8).
     """
 
-    __slots__ = ("_minutes", "_months", "_opening", "_rule", "_seconds", "_shapes", "_spans", "wild")
+    __slots__ = ("_every_day", "_minutes", "_months", "_opening", "_rule", "_seconds", "_shapes", "_spans", "wild")
 
     def __init__(
         self,
@@ -52,6 +52,11 @@ class Timetable:
         self._opening = (self._minutes[0] * 60 + self._seconds[0]) * SECOND
         self._spans: dict[int, tuple[int, ...]] = {}
         self._shapes: dict[tuple[int, int], tuple[int, ...]] = {}
+        self._every_day = len(self._months) == 12 and all(
+            len(self._days(first_weekday, length)) == length
+            for length in (28, 29, 30, 31)
+            for first_weekday in range(7)
+        )
 
     def can_fire(self) -> bool:
         """Is there any month in which a day matches?"""
@@ -65,34 +70,26 @@ class Timetable:
     def at_or_after(self, wall: Wall) -> Wall | None:
         """The first matching time that is not before ``wall``; None beyond the calendar."""
         day, time = divmod(wall, DAY)
-        today = self._day_at_or_after(day)
-        if today == day:
-            second = self._second_at_or_after(-(-time // SECOND))
-            if second is not None:
-                return day * DAY + second * SECOND
-            today = self._day_at_or_after(day + 1)
-        if today is None:
-            return None
-        return today * DAY + self._opening
-
-    def _second_at_or_after(self, second_of_day: int) -> int | None:
-        minute, second = divmod(second_of_day, 60)
-        minutes, seconds = self._minutes, self._seconds
-        index = bisect_left(minutes, minute)
-        if index < len(minutes) and minutes[index] == minute:
-            if second <= seconds[-1]:
-                return minute * 60 + seconds[bisect_left(seconds, second)]
-            index += 1
-        return minutes[index] * 60 + seconds[0] if index < len(minutes) else None
+        match = day if self._every_day else self._day_at_or_after(day)
+        if match == day:
+            minute, second = divmod(-(-time // SECOND), 60)
+            minutes, seconds = self._minutes, self._seconds
+            if second > seconds[-1]:
+                minute, second = minute + 1, 0
+            index = bisect_left(minutes, minute)
+            if index < len(minutes):
+                found = minutes[index]
+                due = seconds[bisect_left(seconds, second)] if found == minute else seconds[0]
+                return day * DAY + (found * 60 + due) * SECOND
+            match = day + 1 if self._every_day else self._day_at_or_after(day + 1)
+        return None if match is None else match * DAY + self._opening
 
     def _day_at_or_after(self, day: int) -> int | None:
         """Days count from 1970-01-01."""
-        ordinal = day + _EPOCH_ORDINAL
-        if ordinal < 1:
-            ordinal, day = 1, 1 - _EPOCH_ORDINAL
-        if ordinal > date.max.toordinal():
-            return None
-        today = date.fromordinal(ordinal)
+        try:
+            today = date.fromordinal(day + _EPOCH_ORDINAL)
+        except ValueError:  # off the calendar: there is nothing after it, but all of it before
+            return None if day > 0 else self._day_at_or_after(1 - _EPOCH_ORDINAL)
         month = today.year * 12 + today.month - 1
         days = self._spans.get(month) or self._span(month)
         if days and days[-1] < day:
