@@ -46,7 +46,7 @@ class FrozenClock:
         return to_datetime(self._now)
 
     def freeze(self, at: ZonedDateTime | Instant | datetime | str | None = None) -> None:
-        """Stop the clock at ``at`` (None: where it is); again: set it to another instant, forwards or back.
+        """Stop the clock at ``at`` (None: where it is); again: it is another day, and nobody notices a step.
 
         Jobs that fall due by that run at the next ``trigger_due_jobs`` or ``advance``.
 
@@ -60,6 +60,18 @@ class FrozenClock:
             use_monotonic(lambda: self._elapsed / SECOND)
             self._now = instant
         self._move(instant)
+        for engine in self._engines():
+            engine.jobs.store.clock_changed()
+
+    def step(self, seconds: float) -> None:
+        """Set the wall clock forwards or back, as an administrator or NTP would: no time passes.
+
+        Raises:
+            RuntimeError: the clock is not frozen.
+        """
+        self._frozen()
+        self._now += int(seconds * SECOND)
+        self._traveller.move_to(to_datetime(self._now))
 
     def unfreeze(self) -> None:
         """Give time back."""
@@ -77,11 +89,11 @@ class FrozenClock:
 
         Raises:
             RuntimeError: the clock is not frozen.
-            ValueError: a negative span; time runs forwards (``freeze`` can set it back).
+            ValueError: a negative span; time runs forwards (``step`` can set the clock back).
         """
         span = timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days, weeks=weeks)
         if span < timedelta(0):
-            raise ValueError(f"advance() takes a span >= 0, got {span}; freeze() can set the clock back")
+            raise ValueError(f"advance() takes a span >= 0, got {span}; step() can set the clock back")
         end = self._now + span // timedelta(microseconds=1)
         ended = await self.trigger_due_jobs()
         while (stop := self._next_stop()) is not None and stop <= end:
@@ -96,8 +108,7 @@ class FrozenClock:
         Raises:
             RuntimeError: the clock is not frozen.
         """
-        if self._travel is None:
-            raise RuntimeError("the clock is not frozen; call freeze() first, or use it as a context manager")
+        self._frozen()
         loop = asyncio.get_running_loop()
         engines = self._engines()
         before = sum(engine.executor.verdicts for engine in engines)
@@ -144,6 +155,10 @@ class FrozenClock:
             if (left := engine.executor.deadlines.left()) is not None:
                 stops.append(self._now + max(int(left * SECOND) + 1, 1))
         return min((stop for stop in stops if stop > self._now), default=None)
+
+    def _frozen(self) -> None:
+        if self._travel is None:
+            raise RuntimeError("the clock is not frozen; call freeze() first, or use it as a context manager")
 
     def _move(self, instant: Micros) -> None:
         self._elapsed += max(instant - self._now, 0)
