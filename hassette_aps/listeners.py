@@ -137,6 +137,7 @@ class Listeners:
 
     def opened(self) -> None:
         """The owner's jobs run from now on. On the loop."""
+        self._workers.open()
         while self._interrupted:
             record = self._interrupted.popleft()
             for hook in tuple(self.hooks):

@@ -13,6 +13,7 @@ from apscheduler.triggers.base import BaseTrigger
 from apscheduler.util import ref_to_obj
 
 from hassette_aps.callables import reference_of, runs_on_loop
+from hassette_aps.clockwork import ALIAS
 from hassette_aps.grid import Step, resumed, step
 from hassette_aps.instants import SECOND, Micros, from_datetime, to_datetime
 from hassette_aps.job import ScheduledJob
@@ -166,7 +167,7 @@ def spec_of(row: Any) -> JobSpec:
         on_error=_resolve(kept.on_error_ref, kept),
         args=tuple(row.args),
         kwargs=dict(row.kwargs),
-        executor=row.executor,
+        executor=None if row.executor == ALIAS else row.executor,
     )
 
 
