@@ -12,7 +12,7 @@ from apscheduler.events import EVENT_JOB_MODIFIED, EVENT_JOB_REMOVED, JobEvent
 from hassette_aps.clockwork import ALIAS, Clockwork
 from hassette_aps.executor import RunExecutor
 from hassette_aps.grid import resumed
-from hassette_aps.instants import now_us
+from hassette_aps.instants import Micros, now_us
 from hassette_aps.job import ACTIVE, CANCELLED, ENDING, FINISHED, PAUSED, PENDING, ScheduledJob
 from hassette_aps.keptrows import KeptRows
 from hassette_aps.owner import Owner
@@ -52,6 +52,7 @@ class Jobs:
         executor.due_row = self.rows.due
         self.store.trigger_failed = self.trigger_failed
         self.store.removed_by_aps = self.mark_cancelled  # APScheduler sends the event itself
+        self.store.row_set_back = self.rows.set_back
 
     # The verbs of a handle
 
@@ -117,6 +118,10 @@ class Jobs:
         """Read a row's next run."""
         self.rows.refresh(job)
 
+    def attempt(self, job: ScheduledJob, target: Micros) -> int:
+        """Which attempt at a target this is."""
+        return self.store.attempt(job, target)
+
     # Endings
 
     def mark_cancelled(self, job: ScheduledJob) -> None:
@@ -162,7 +167,7 @@ class Jobs:
             return
         elsewhere = job.spec.executor is not None
         if elsewhere and job.fires is not None and job.fires <= now_us():
-            job.state = ENDING  # its last run is on another executor, which has yet to report
+            job.state, job.target = ENDING, None  # its last run is on another executor, which has yet to report
         else:
             self.mark_cancelled(job)
 

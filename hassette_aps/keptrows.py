@@ -38,6 +38,7 @@ class Keeper(Protocol):
     def resume(self, job: ScheduledJob) -> None: ...
     def submit(self, job: ScheduledJob) -> str: ...
     def refresh(self, job: ScheduledJob) -> None: ...
+    def attempt(self, job: ScheduledJob, target: Micros) -> int: ...
 
 
 class KeptRows:
@@ -192,6 +193,26 @@ class KeptRows:
             Context().run(getattr(self._clockwork.aps, verb), home.id_of(job.name), job.row_alias)
         self.refresh(job)
 
+    def set_back(self, job: ScheduledJob, back: Micros) -> None:
+        """The wall clock went back: an interval or delay goes on by elapsed time."""
+        home = job.home
+        assert home is not None
+        job_id, alias = home.id_of(job.name), str(job.row_alias)
+        try:
+            row: Any = self._clockwork.aps.get_job(job_id, alias)
+            if row is None or not isinstance(row.trigger, RowTrigger):
+                return
+            kept: RowTrigger = row.trigger
+            kept.times = {fires - back: target - back for fires, target in kept.times.items()}
+            due: Any = row.next_run_time
+            if due is not None:
+                due = to_datetime(from_datetime(due) - back, self._clockwork.aps.timezone)
+            self._last_target.pop(job, None)
+            self._modify(job_id, alias, trigger=kept, next_run_time=due)
+            self.refresh(job)
+        except Exception as exc:  # noqa: BLE001  a store that is down
+            _log.warning("job %r waits for its wall time: its row cannot be changed (%r)", job.name, exc)
+
     # Parking
 
     def park(self, job: ScheduledJob) -> None:
@@ -276,6 +297,7 @@ class KeptRows:
         self._last_target[job] = ahead.target
         run = Run(job, ahead.target, fires)
         run.missed, run.upcoming = ahead.missed, ahead.upcoming
+        run.attempt = self._keeper.attempt(job, ahead.target)
         run.lateness = now - max(fires, ahead.target)
         with self._keeper.lock:
             if job.state in (CANCELLED, FINISHED):

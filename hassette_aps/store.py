@@ -30,7 +30,7 @@ SLICE = 256
 """Jobs started per loop turn: long enough to be cheap, short enough not to hold the loop."""
 
 CLOCK_STEP: Micros = SECOND
-"""A wall clock that falls behind the monotonic one by more than this was set back."""
+"""A wall clock that differs from the monotonic one by more than this, since the last look, was set."""
 
 _REFUSED_CHANGES = {
     "coalesce": "late targets of a facade job always coalesce into one recorded run",
@@ -60,6 +60,7 @@ class FacadeJobStore(BaseJobStore):
         self.stopped: Callable[[], None] = _nothing
         self.trigger_failed: Callable[[Run, Exception], None] = _ignore_failure
         self.removed_by_aps: Callable[[ScheduledJob], None] = _ignore_job
+        self.row_set_back: Callable[[ScheduledJob, Micros], None] = _ignore_step
 
     # A due job, from the timer to the executor
 
@@ -70,7 +71,7 @@ class FacadeJobStore(BaseJobStore):
         if monotonic() - self._last_beat >= BEAT:
             self._beat()
         now = self.last_wakeup = now_us()
-        self._notice_step_back(now)
+        self._notice_step(now)
         with self._lock:
             due = self.agenda.pop_due(now, SLICE)
         for fires, jobs in due:
@@ -99,8 +100,7 @@ class FacadeJobStore(BaseJobStore):
         except Exception as exc:  # noqa: BLE001  a foreign trigger may raise anything; 11.22
             self.trigger_failed(run, exc)
             return
-        if self._rewound:
-            run.attempt += sum(mark > run.target for mark in self._rewound.get(job, ()))
+        run.attempt = self.attempt(job, run.target)
         run.lateness = now - max(fires, run.target)
         with self._lock:
             if job.state != ACTIVE:
@@ -149,24 +149,39 @@ class FacadeJobStore(BaseJobStore):
             clockwork.wakeup()
             return
 
-    def _notice_step_back(self, now: Micros) -> None:
-        drift = now - int(monotonic() * SECOND)
+    def _notice_step(self, now: Micros) -> None:
+        drift = now - round(monotonic() * SECOND)
         before, self._drift = self._drift, drift
-        if before is None or drift >= before - CLOCK_STEP:
+        if before is None or abs(drift - before) <= CLOCK_STEP:
+            return
+        self._clockwork.wakeup()  # APScheduler's own timer counts elapsed time
+        if drift > before:
+            self._logger.info("the wall clock went forward by %.1f s", (drift - before) / SECOND)
             return
         back = before - drift
         self._logger.warning(
             "the wall clock was set back by %.1f s: intervals and delays go on by elapsed time", back / SECOND
         )
-        with self._lock:
-            for job in self._registry:
-                if job.row_alias is None and job.state == ACTIVE and job.target is not None and _elapsed(job):
+        for job in self._registry:
+            if job.state in (ACTIVE, PAUSED) and job.target is not None and _elapsed(job):
+                with self._lock:
                     self._rewound.setdefault(job, []).append(job.target)
-                    fires = None if job.fires is None else job.fires - back
-                    self.agenda.drop(job)
-                    job.target -= back
-                    if fires is not None:
-                        self.agenda.put(job, fires)
+                    if job.row_alias is None:
+                        self._set_back(job, back)
+                if job.row_alias is not None:
+                    self.row_set_back(job, back)
+
+    def _set_back(self, job: ScheduledJob, back: Micros) -> None:
+        fires = job.fires
+        self.agenda.drop(job)
+        if job.target is not None:
+            job.target -= back
+        if fires is not None:
+            self.agenda.put(job, fires - back)
+
+    def attempt(self, job: ScheduledJob, target: Micros) -> int:
+        """1, or more for an instant that the wall clock showed before it was set back."""
+        return 1 + sum(mark > target for mark in self._rewound.get(job, ())) if self._rewound else 1
 
     def clock_changed(self) -> None:
         """Time was taken over or given back by a test clock: no step back."""
@@ -316,4 +331,8 @@ def _ignore_failure(run: Run, exc: Exception) -> None:
 
 
 def _ignore_job(job: ScheduledJob) -> None:
+    pass
+
+
+def _ignore_step(job: ScheduledJob, back: Micros) -> None:
     pass

@@ -7,6 +7,7 @@ from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from hassette_aps import Scheduler
+from hassette_aps.testing import FrozenClock
 from tests.kit import CALLS, called_async, fails, until
 
 
@@ -40,3 +41,36 @@ async def test_rows_of_an_earlier_start_run_on_our_executor(tmp_path: Any) -> No
                 await until(lambda: len(CALLS) >= 2)
                 await asyncio.sleep(0)
     assert set(statuses) == {"success"}
+
+
+async def test_a_paused_interval_is_set_back_with_the_clock(scheduler: Scheduler) -> None:
+    """P11: an interval that was paused while the clock went back an hour runs after one interval all the same."""
+    with FrozenClock("2027-01-11T08:00:00+00:00") as clock:
+        job = scheduler.run_every(called_async, seconds=10, args=(1,))
+        job.pause()
+        await clock.advance(seconds=5)
+        clock.step(-3600)
+        await clock.advance(seconds=1)
+        job.resume()
+        assert await clock.advance(seconds=10) == 1
+
+
+async def test_rows_go_on_by_elapsed_time_after_a_step_back(tmp_path: Any) -> None:
+    """P11: an interval in a user's own store does not fall silent when the clock goes back; attempt is 2 then."""
+    seen: list[tuple[Any, int]] = []
+
+    async def told(record: Any) -> None:
+        seen.append((record.scheduled_for, record.attempt))
+
+    aps = AsyncIOScheduler(timezone="UTC")
+    aps.add_jobstore(SQLAlchemyJobStore(f"sqlite:///{tmp_path}/jobs.db"), "kept")
+    async with Scheduler(aps, database=None) as scheduler:
+        scheduler.on_run(told)
+        with FrozenClock("2027-01-11T08:00:00+00:00") as clock:
+            scheduler.run_every(called_async, seconds=300, jobstore="kept", name="row")
+            await clock.advance(seconds=301)
+            clock.step(-3600)
+            await clock.advance(seconds=299)
+            await clock.advance(seconds=300)
+            assert [attempt for _, attempt in seen] == [1, 2, 2]
+            assert len(CALLS) == 3

@@ -251,8 +251,6 @@ class World:
         kind = rng.choices(["every", "after", "once", "daily", "cron", "custom"], [60, 8, 6, 6, 14, 10])[0]
         if row:
             kind, interval, plan.act = rng.choice(["every", "cron", "daily"]), max(interval, 1), rng.choice(["quick", "slow"])
-            if self.steps_back and kind == "every":
-                kind = "cron"
         options: dict[str, Any] = {"name": f"job-{plan.number}", "group": rng.choice([None, "a", "b", "c"])}
         options["mode"] = rng.choices(["parallel", "single", "queued", "restart"], [70, 10, 10, 10])[0]
         value, trigger = self._schedule(kind, interval)
@@ -453,7 +451,7 @@ class World:
                 if self.clock.elapsed - self._last_step > 12 * SECOND:
                     self._last_step = self.clock.elapsed
                     size = rng.choice([0.4, 3, 90, 3600]) * (0.2 + rng.random())
-                    back = self.steps_back and rng.random() < 0.6
+                    back = self.steps_back and rng.random() < 0.6 and not self.failing
                     self.clock.step((-size if back else size) + 0.000003)
             case "reload":
                 await self.reload()
