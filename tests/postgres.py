@@ -82,9 +82,7 @@ class PostgresServer:
         ready = [self._binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         while subprocess.run(ready, check=False).returncode:
             if time.monotonic() > deadline or self._process.poll() is not None:
-                raise RuntimeError(
-                    f"PostgreSQL did not start: {self._log.read_text(errors='replace')[-2000:]}"
-                )
+                raise RuntimeError(f"PostgreSQL did not start: {self._log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.05)
 
     def kill(self) -> None:

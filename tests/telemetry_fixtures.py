@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgres import PostgresServer, run_server
+
+from tests.postgres import PostgresServer, run_server
 
 
 @pytest.fixture(scope="session")

@@ -94,11 +94,10 @@ def running_markers(telemetry: Telemetry) -> int:
 
 def child(code: str, *args: str, **options: Any) -> subprocess.Popen[str]:
     """A process that runs ``code`` with this module imported as ``kit``."""
-    here = Path(__file__).resolve().parent
-    path = os.pathsep.join([str(here), str(here.parent)])
+    root = Path(__file__).resolve().parents[1]
     return subprocess.Popen(
-        [sys.executable, "-c", f"import sys, time\nimport telemetry_kit as kit\n{code}", *args],
-        env={**os.environ, "PYTHONPATH": path},
+        [sys.executable, "-c", f"import sys, time\nfrom tests import telemetry_kit as kit\n{code}", *args],
+        env={**os.environ, "PYTHONPATH": str(root)},
         stdout=subprocess.PIPE,
         text=True,
         **options,

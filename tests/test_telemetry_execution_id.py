@@ -72,9 +72,7 @@ def test_bounds_compare_with_ids_made_before_and_after() -> None:
     """``first_execution_id(t)`` separates ids made before ``t`` from those made at or after it."""
     now = datetime.now(UTC)
     made = new_execution_id()
-    assert (
-        first_execution_id(now - timedelta(seconds=1)) < made < first_execution_id(now + timedelta(seconds=1))
-    )
+    assert first_execution_id(now - timedelta(seconds=1)) < made < first_execution_id(now + timedelta(seconds=1))
     assert first_execution_id(-5) == first_execution_id(0)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -9,7 +10,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from telemetry_kit import (
+
+from hassette_aps.records import ExecutionRecord
+from hassette_aps.telemetry import Telemetry
+from hassette_aps.telemetry.process import ProcessIdentity, is_alive, this_process
+from tests.telemetry_kit import (
     START,
     FakeRun,
     a_job,
@@ -21,11 +26,7 @@ from telemetry_kit import (
     wait_until,
 )
 
-from hassette_aps.records import ExecutionRecord
-from hassette_aps.telemetry import Telemetry
-from hassette_aps.telemetry.process import ProcessIdentity, is_alive, this_process
-
-pytest_plugins = ["telemetry_fixtures"]
+pytest_plugins = ["tests.telemetry_fixtures"]
 
 VICTIM = """
 flying = [kit.FakeRun("long", 5, status="interrupted", started_at=kit.START)]
@@ -170,9 +171,7 @@ def test_a_process_elsewhere_that_beats_is_alive(url: str) -> None:
     with recording(url, heartbeat_seconds=0.1) as other:
         registered_id(other, a_job("theirs", registered_at=START - timedelta(hours=1)))
         with other._database.writing() as conn:
-            conn.exec_driver_sql(
-                "UPDATE instances SET place = 'elsewhere', heartbeat_at = heartbeat_at - 3600000000"
-            )
+            conn.exec_driver_sql("UPDATE instances SET place = 'elsewhere', heartbeat_at = heartbeat_at - 3600000000")
         with recording(url, on_interrupted=reports, heartbeat_seconds=0.5) as telemetry:
             wait_until(lambda: looks(telemetry))
             time.sleep(1.2)
@@ -286,16 +285,30 @@ def test_a_process_is_known_by_more_than_its_number() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_made_before_a_fork_started_after_it(sqlite_url: str) -> None:
-    """A ``Telemetry`` made before a fork and started in the child is an instance of its own there."""
-    telemetry = Telemetry(sqlite_url)
-    before = telemetry.instance
-    pid = os.fork()
-    if pid == 0:
-        telemetry.start()
-        telemetry.record(FakeRun())
-        os._exit(0 if telemetry.close(10) and telemetry.instance != before else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    with recording(sqlite_url) as other:
-        (found,) = other.history("tests")
-        assert found.instance != before
+def test_a_fork_is_an_instance_of_its_own(any_url: str) -> None:
+    """A fork while the writer runs: the child starts anew under its own id, the parent notices nothing."""
+    with recording(any_url) as telemetry:
+        registered_id(telemetry, a_job())
+        for n in range(1000):
+            telemetry.record(FakeRun(n=n))
+        parent = telemetry.instance
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(20)
+                own = telemetry.instance != parent and not telemetry.health().alive
+                telemetry.start()
+                telemetry.record(FakeRun("child"))
+                code = 0 if own and len(telemetry.history("tests", "child")) == 1 and telemetry.close(10) else 2
+            finally:
+                os._exit(code)
+        telemetry.record(FakeRun(n=1000))
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        telemetry.record(FakeRun(n=1001))
+        (found,) = telemetry.history("tests", "job", limit=1)
+        assert found.instance == parent == telemetry.instance
+        totals = {one.name: one.total for one in telemetry.summary("tests")}
+        assert totals == ({"job": 1002} if any_url == "sqlite://" else {"child": 1, "job": 1002})
+        assert telemetry.health().write_errors == 0

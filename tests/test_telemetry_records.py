@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
-from telemetry_kit import START, FakeRun, a_job, recording, registered_id, running_markers, wait_until
 
 from hassette_aps.records import ExecutionRecord, JobRecord, Status
 from hassette_aps.telemetry import JobSummary, Telemetry
 from hassette_aps.telemetry.rows import MAX_KEY, MAX_TEXT
+from tests.telemetry_kit import START, FakeRun, a_job, recording, registered_id, running_markers, wait_until
 
-pytest_plugins = ["telemetry_fixtures"]
+pytest_plugins = ["tests.telemetry_fixtures"]
 
 
 def test_a_job_has_one_id_for_ever(any_url: str) -> None:
@@ -72,9 +72,7 @@ def test_history_filters_and_limits(any_url: str) -> None:
     """History is newest first, of one job or of all of an owner, by status and time, limited."""
     with recording(any_url) as telemetry:
         for n in range(10):
-            telemetry.record(
-                FakeRun("even" if n % 2 == 0 else "odd", n, status="error" if n == 4 else "success")
-            )
+            telemetry.record(FakeRun("even" if n % 2 == 0 else "odd", n, status="error" if n == 4 else "success"))
         telemetry.record(FakeRun("even", owner="someone"))
         seconds: Callable[[list[ExecutionRecord]], list[int]] = lambda found: [  # noqa: E731
             round((one.scheduled_for - START).total_seconds()) for one in found
@@ -176,9 +174,7 @@ def test_any_text_can_be_stored(any_url: str, text: str) -> None:
 def test_long_names_stay_apart(any_url: str) -> None:
     """Names that differ only after the stored length are two jobs."""
     with recording(any_url) as telemetry:
-        assert registered_id(telemetry, a_job("n" * 5000 + "1")) != registered_id(
-            telemetry, a_job("n" * 5000 + "2")
-        )
+        assert registered_id(telemetry, a_job("n" * 5000 + "1")) != registered_id(telemetry, a_job("n" * 5000 + "2"))
 
 
 class Broken:
@@ -298,9 +294,7 @@ def test_records_become_json_whatever_they_hold() -> None:
     found = json.loads(TypeAdapter(ExecutionRecord).dump_json(run))
     assert found["error_message"] == "a\\udc80"
     assert datetime.fromisoformat(found["started_at"]) == START
-    summary = JobSummary(
-        name=hostile, group=None, db_id=1, total=1, by_status={"error": 1}, last_error=hostile
-    )
+    summary = JobSummary(name=hostile, group=None, db_id=1, total=1, by_status={"error": 1}, last_error=hostile)
     assert json.loads(TypeAdapter(JobSummary).dump_json(summary))["by_status"] == {"error": 1}
 
 

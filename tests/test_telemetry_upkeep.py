@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection
-from telemetry_kit import START, FakeRun, a_job, recording, registered_id, wait_until
 
 from hassette_aps.execution_id import first_execution_id
 from hassette_aps.telemetry import DatabaseRefused, Telemetry, schema
+from tests.telemetry_kit import START, FakeRun, a_job, recording, registered_id, wait_until
 
-pytest_plugins = ["telemetry_fixtures"]
+pytest_plugins = ["tests.telemetry_fixtures"]
 
 
 def aged(days: float, n: int = 0, name: str = "job", **fields: Any) -> FakeRun:
@@ -36,10 +36,12 @@ def count(telemetry: Telemetry, table: str) -> int:
 
 def test_old_runs_go(any_url: str) -> None:
     """Executions older than ``retention_days`` are removed; younger ones stay."""
-    with recording(any_url, retention_days=10, retention_rows=10_000) as telemetry:
+    with recording(any_url, retention_days=10) as telemetry:
         for n in range(1500):
             telemetry.record(aged(11, n))
             telemetry.record(aged(9, n))
+        assert telemetry.close(20)
+        telemetry.start()
         wait_until(lambda: totals(telemetry) == {"job": 1500})
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Generator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -46,7 +46,8 @@ class Database:
         self.in_memory = self.sqlite and parsed.database in (None, "", ":memory:")
         self._engine = self._create(parsed)
         self._writer = self._engine.execution_options(hassette_writes=True)
-        self._turn: AbstractContextManager[Any] = RLock() if self.in_memory else nullcontext()
+        self.busy = RLock()
+        """Held during a transaction that writes; in memory, during one that reads as well."""
         if self.sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
@@ -54,13 +55,13 @@ class Database:
     @contextmanager
     def writing(self) -> Generator[Connection]:
         """A transaction that writes; in SQLite it holds the write lock from its beginning."""
-        with self._turn, self._writer.begin() as conn:
+        with self.busy, self._writer.begin() as conn:
             yield conn
 
     @contextmanager
     def reading(self) -> Generator[Connection]:
         """A transaction that reads one consistent state."""
-        with self._turn, self._engine.begin() as conn:
+        with self.busy if self.in_memory else nullcontext(), self._engine.begin() as conn:
             yield conn
 
     def now(self) -> ColumnElement[int]:
@@ -72,7 +73,7 @@ class Database:
     def checkpoint(self) -> None:
         """Let a SQLite file have the size of its contents: move the write-ahead log into it, and cut both."""
         if self.sqlite and not self.in_memory:
-            with closing(self._engine.raw_connection()) as pooled:
+            with self.busy, closing(self._engine.raw_connection()) as pooled:
                 driver = pooled.driver_connection
                 assert driver is not None
                 driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -106,9 +107,7 @@ class Database:
             if self.sqlite:
                 return self._create_sqlite(url)
             options = {key: value for key, value in _POSTGRES_OPTIONS.items() if key not in url.query}
-            return create_engine(
-                url, connect_args=options, pool_pre_ping=True, pool_size=2, hide_parameters=True
-            )
+            return create_engine(url, connect_args=options, pool_pre_ping=True, pool_size=2, hide_parameters=True)
         except exc.NoSuchModuleError:
             raise ValueError(f"database={self.label!r} names an unknown driver; {_ADVICE}") from None
         except ImportError as missing:
@@ -123,9 +122,7 @@ class Database:
             return create_engine(url, poolclass=pool.StaticPool, connect_args=args, hide_parameters=True)
         folder = Path(url.database or "").parent
         if "uri" not in url.query and not folder.is_dir():
-            raise ValueError(
-                f"database={self.label!r}: the directory {str(folder)!r} does not exist; create it first"
-            )
+            raise ValueError(f"database={self.label!r}: the directory {str(folder)!r} does not exist; create it first")
         return create_engine(url, connect_args=args, pool_size=2, hide_parameters=True)
 
 

@@ -23,9 +23,7 @@ class InFlight:
             return []
         self._sampled = monotonic()
         try:
-            current = {
-                id(run): run for run in self._source()
-            }  # holding them keeps their ids from being reused
+            current = {id(run): run for run in self._source()}  # holding them keeps their ids from being reused
         except Exception:  # noqa: BLE001 (a collection that changes meanwhile: the next sample may succeed)
             return []
         again = current.keys() & self._seen.keys()

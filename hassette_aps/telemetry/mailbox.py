@@ -9,13 +9,10 @@ from hassette_aps.records import ExecutionRecord, Recordable
 from hassette_aps.telemetry.batch import Batch, JobChange
 
 BATCH_ROWS = 200
-"""Records that end the wait for more."""
+"""Records in a batch: no more, because drivers let no other thread run while they convert one."""
 
 BATCH_SECONDS = 0.25
 """Longest wait for a batch to fill."""
-
-_MOST_ROWS = 1000
-"""Records taken at once when there is a backlog."""
 
 Entry: TypeAlias = Recordable | Event
 
@@ -79,19 +76,23 @@ class Mailbox:
     def take_jobs(self, batch: Batch) -> None:
         """Move waiting changes of jobs to ``batch``."""
         jobs = self._jobs
-        batch.add_jobs(jobs.popleft() for _ in range(min(len(jobs), _MOST_ROWS)))
+        batch.add_jobs(jobs.popleft() for _ in range(min(len(jobs), BATCH_ROWS)))
 
     def take_runs(self, batch: Batch, convert: Callable[[Recordable], ExecutionRecord | None]) -> None:
         """Move waiting verdicts to ``batch``, once no change of a job waits before them."""
         runs = self._runs
         if self._jobs:
             return
-        for _ in range(min(len(runs), _MOST_ROWS)):
+        for _ in range(min(len(runs), BATCH_ROWS)):
             entry = runs.popleft()
             if isinstance(entry, Event):
                 batch.flushed.append(entry)
             elif record := convert(entry):
                 batch.verdicts.append(record)
+
+    def adopt_jobs(self, other: "Mailbox") -> None:
+        """Take over the changes of jobs that wait in ``other``, of which no other thread knows."""
+        self._jobs.extend(other._jobs)
 
     def refuse(self) -> None:
         """Take nothing any more: what waits and what comes is dropped, and counted."""

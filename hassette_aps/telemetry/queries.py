@@ -99,9 +99,7 @@ def summary(conn: Connection, owner: str) -> list[JobSummary]:
                 total=sum(by_status.values()),
                 by_status=by_status,
                 last_run=moment(figure.last_run) if figure else None,
-                last_error=f"{failure.error_type or failure.status}: {failure.error_message}"
-                if failure
-                else None,
+                last_error=f"{failure.error_type or failure.status}: {failure.error_message}" if failure else None,
                 last_error_at=moment(failure.scheduled_for) if failure else None,
                 p50_ms=percentile.p50 if percentile else None,
                 p95_ms=percentile.p95 if percentile else None,
@@ -135,9 +133,7 @@ def _percentiles(mine: Any) -> Select[*tuple[Any, ...]]:
         select(
             executions.c.job_id,
             executions.c.duration_ms,
-            func.row_number()
-            .over(partition_by=executions.c.job_id, order_by=executions.c.duration_ms)
-            .label("rank"),
+            func.row_number().over(partition_by=executions.c.job_id, order_by=executions.c.duration_ms).label("rank"),
             func.count().over(partition_by=executions.c.job_id).label("total"),
         )
         .join(jobs, jobs.c.id == executions.c.job_id)

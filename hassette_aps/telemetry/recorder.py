@@ -2,7 +2,6 @@
 
 import atexit
 import logging
-import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
@@ -14,6 +13,7 @@ from hassette_aps.records import ExecutionRecord, JobRecord, Recordable, Status
 from hassette_aps.telemetry import queries
 from hassette_aps.telemetry.batch import Cancelled, Registered
 from hassette_aps.telemetry.engine import Database
+from hassette_aps.telemetry.forking import take_part
 from hassette_aps.telemetry.health import TelemetryHealth
 from hassette_aps.telemetry.mailbox import Mailbox
 from hassette_aps.telemetry.queries import JobSummary
@@ -25,6 +25,10 @@ logger = logging.getLogger("hassette_aps.telemetry")
 
 _READ_YOUR_WRITES_SECONDS = 2.0
 _EXIT_SECONDS = 2.0
+
+
+_inherited: list[Database] = []
+"""Databases of the parent process: kept, so that their connections are never closed here."""
 
 
 def _no_runs() -> Iterable[Recordable]:
@@ -57,32 +61,58 @@ class Telemetry:
         heartbeat_seconds: float = 5.0,
     ) -> None:
         if not retention_days > 0 or retention_rows < 1 or queue_limit < 1 or not heartbeat_seconds > 0:
-            raise ValueError(
-                "retention_days, retention_rows, queue_limit and heartbeat_seconds must be positive"
-            )
+            raise ValueError("retention_days, retention_rows, queue_limit and heartbeat_seconds must be positive")
+        self._url = url
+        self._limit = queue_limit
+        self._retention = (retention_days, retention_rows)
+        self._heartbeat_seconds = heartbeat_seconds
+        self._in_flight = in_flight
+        self._on_interrupted = on_interrupted
+        self._build()
+        take_part(self)
+
+    def _build(self) -> None:
         self.instance = new_execution_id()
         """Id of this process among those that use the database."""
-        self._pid = os.getpid()
-        self._database = Database(url)
-        self._limit = queue_limit
-        self._mailbox = Mailbox(queue_limit)
+        self._database = Database(self._url)
+        self._mailbox = Mailbox(self._limit)
         self.record: Callable[[Recordable], None] = self._mailbox.put_run
         """Queue the verdict of a run. Any thread, never blocks, well under a microsecond; the run's
         ``as_record()`` is called later, on the writer's thread."""
         self._writer = Writer(
             self._database,
             self._mailbox,
-            Retention(retention_days, retention_rows),
-            prune_rows=max(1000, retention_rows // 10),
-            heartbeat_seconds=heartbeat_seconds,
-            in_flight=in_flight,
-            on_interrupted=on_interrupted,
+            Retention(*self._retention),
+            prune_rows=max(1000, self._retention[1] // 10),
+            heartbeat_seconds=self._heartbeat_seconds,
+            in_flight=self._in_flight,
+            on_interrupted=self._on_interrupted,
         )
         self._lifecycle = Lock()
         self._thread: Thread | None = None
         self._stop = Event()
         self._deadline = float("inf")
-        weakref.finalize(self, self._database.discard)
+        self._finalizer = weakref.finalize(self, self._database.discard)
+
+    def hold(self, seconds: float) -> bool:
+        """Before a fork: keep the writer out of the database; whether it was out within ``seconds``."""
+        return self._database.busy.acquire(timeout=seconds)
+
+    def let_go(self) -> None:
+        """After a fork, in the parent: the writer may go on."""
+        self._database.busy.release()
+
+    def forked(self) -> None:
+        """After a fork, in the child: begin anew, stopped, as an instance of its own.
+
+        The parent's locks may be held, and its connections must be neither used nor closed here. Changes of
+        jobs that were not written yet are the child's as well; verdicts are the parent's.
+        """
+        self._finalizer.detach()
+        _inherited.append(self._database)
+        waiting = self._mailbox
+        self._build()
+        self._mailbox.adopt_jobs(waiting)
 
     def check(self) -> None:
         """Look at the database now; blocks while it answers.
@@ -104,8 +134,6 @@ class Telemetry:
             before = self._thread
             if before is not None and before.is_alive() and not self._stop.is_set():
                 return
-            if self._pid != os.getpid():  # made before a fork: the child is a process of its own
-                self._pid, self.instance = os.getpid(), new_execution_id()
             stop = self._stop = Event()
             self._deadline = float("inf")
             self._mailbox.limit = self._limit
@@ -158,7 +186,7 @@ class Telemetry:
         writer = self._writer
         return TelemetryHealth(
             alive=self._running() and writer.error is None,
-            queue_length=len(self._mailbox),
+            queue_length=writer.waiting,
             written=writer.written,
             dropped=self._mailbox.dropped,
             rejected=writer.losses.rejections,

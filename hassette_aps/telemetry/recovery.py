@@ -55,9 +55,7 @@ class Instances:
         now = self._database.now()
         alive = {"heartbeat_at": now, "stopped_at": None}
         mine = instances.c.instance == instance
-        found = conn.execute(
-            update(instances).where(mine).values(alive).returning(instances.c.id)
-        ).scalar_one_or_none()
+        found = conn.execute(update(instances).where(mine).values(alive).returning(instances.c.id)).scalar_one_or_none()
         if found is not None:
             return found
         entry = instances.insert().values(
@@ -83,18 +81,18 @@ class Instances:
         conn.execute(_unfinished_of(instance_id))
         conn.execute(delete(registrations).where(registrations.c.instance_id == instance_id))
 
-    def bury(self, instance_id: int) -> list[Death]:
-        """Find the processes that died and settle what they left, each in a transaction of its own.
+    def look_around(self, instance_id: int) -> list[Death]:
+        """Beat, find the processes that died and settle what they left, each in a transaction of its own.
 
         A process of this host is dead when it is gone. One elsewhere is dead when it has been silent for
         three heartbeats and a second look, one heartbeat later, still finds it so: after a suspend or a
         clock step everybody looks silent for a moment.
         """
-        with self._database.reading() as conn:
+        silence = (self._database.now() - instances.c.heartbeat_at).label("silence")
+        with self._database.writing() as conn:
+            self.beat(conn, instance_id)
             others = conn.execute(
-                select(instances, (self._database.now() - instances.c.heartbeat_at).label("silence")).where(
-                    instances.c.stopped_at.is_(None), instances.c.id != instance_id
-                )
+                select(instances, silence).where(instances.c.stopped_at.is_(None), instances.c.id != instance_id)
             ).all()
         dead = [other for other in others if self._is_dead(other)]
         self._suspects = {other.id: other.heartbeat_at for other in others}

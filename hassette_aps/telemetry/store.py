@@ -27,9 +27,7 @@ class Written:
 
     verdicts: int = 0
     rejected: Rejected = field(default_factory=Rejected)
-    ids: list[tuple[Callable[[int], None], int]] = field(
-        default_factory=list["tuple[Callable[[int], None], int]"]
-    )
+    ids: list[tuple[Callable[[int], None], int]] = field(default_factory=list["tuple[Callable[[int], None], int]"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +42,7 @@ def row_at_fault(error: BaseException) -> bool:
         return isinstance(error, exc.DataError | exc.IntegrityError)
     if isinstance(error, exc.SQLAlchemyError):
         return isinstance(error, exc.StatementError)
-    return isinstance(
-        error, UnicodeError | ArithmeticError | TypeError | ValueError | AttributeError | LookupError
-    )
+    return isinstance(error, UnicodeError | ArithmeticError | TypeError | ValueError | AttributeError | LookupError)
 
 
 class Store:
@@ -112,18 +108,14 @@ class Store:
             return True
 
         for key, state in batch.jobs.items():
-            attempt(
-                key, lambda key=key, state=state: self._write_jobs(conn, {key: state}, instance_id, written)
-            )
+            attempt(key, lambda key=key, state=state: self._write_jobs(conn, {key: state}, instance_id, written))
         for record in batch.verdicts:
             written.verdicts += attempt(
                 record.execution_id,
                 lambda record=record: self._write_verdict_anyhow(conn, record, instance_id),
             )
         for record in batch.markers:
-            attempt(
-                record.execution_id, lambda record=record: self._write_markers(conn, [record], instance_id)
-            )
+            attempt(record.execution_id, lambda record=record: self._write_markers(conn, [record], instance_id))
         return written
 
     def _write_jobs(
@@ -152,9 +144,7 @@ class Store:
             elif state.job is not None:
                 since = from_datetime(state.job.registered_at)
                 target = None if state.job.next_target is None else from_datetime(state.job.next_target)
-                live.append(
-                    {"job_id": job, "instance_id": instance_id, "since": since, "next_target": target}
-                )
+                live.append({"job_id": job, "instance_id": instance_id, "since": since, "next_target": target})
         if live:
             conn.execute(self._register, live)
         if cancelled:

@@ -4,7 +4,9 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from threading import Event, Thread
-from time import monotonic
+from time import monotonic, sleep
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from hassette_aps.records import ExecutionRecord, Recordable
 from hassette_aps.telemetry.batch import Batch
@@ -21,7 +23,7 @@ from hassette_aps.telemetry.store import Store, Written, row_at_fault
 logger = logging.getLogger("hassette_aps.telemetry")
 
 _IDLE_SECONDS = 0.5
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_FIRST_PAUSE, _LONGEST_PAUSE, _CLOSING_PAUSE = 0.05, 2.0, 0.1
 _PRUNE_SECONDS = 300.0
 
 
@@ -64,11 +66,17 @@ class Writer:
         self._pruning = False
         self._written_at_prune = 0
 
+    @property
+    def waiting(self) -> int:
+        """Records and changes of jobs that are not in the database yet."""
+        return len(self._mailbox) + self._batch.size
+
     def run(self, instance: str, stop: Event, deadline: Callable[[], float], before: Thread | None) -> None:
         """Body of the thread, until ``stop`` is set and everything is written, or ``deadline`` has passed."""
         if before is not None:
             before.join()
         self._instance_id = None
+        self._pruned = float("-inf")
         while True:
             try:
                 if self._instance_id is None:
@@ -87,7 +95,8 @@ class Writer:
                 self._failed(error)
                 if stop.is_set() and monotonic() >= deadline():
                     break
-                stop.wait(self._pause) if not stop.is_set() else Event().wait(self._pause)
+                if stop.wait(self._pause):
+                    sleep(min(self._pause, _CLOSING_PAUSE))
             self.losses.report()
         self._database.close()
 
@@ -147,11 +156,10 @@ class Writer:
     def _keep_company(self) -> None:
         """Say that this process is alive, and look for others that are not."""
         assert self._instance_id is not None
-        with self._database.writing() as conn:
-            self._instances.beat(conn, self._instance_id)
+        deaths = self._instances.look_around(self._instance_id)
         self._beat = monotonic()
         self._answers()
-        for death in self._instances.bury(self._instance_id):
+        for death in deaths:
             self._tell(death)
 
     def _tell(self, death: Death) -> None:
@@ -168,7 +176,7 @@ class Writer:
             grown = self.written - self._written_at_prune
             if grown < self._prune_rows and monotonic() - self._pruned < _PRUNE_SECONDS:
                 return
-            with self._database.reading() as conn:
+            with self._database.writing() as conn:
                 self._retention.begin(conn)
             self._pruned, self._written_at_prune = monotonic(), self.written
         with self._database.writing() as conn:
@@ -193,6 +201,7 @@ class Writer:
         self.write_errors += 1
         self.error = f"{type(error).__name__}: {error}"
         self._store.forget()
+        self._batch.markers.clear()  # they will be sampled again
         self._instance_id = None  # look at the tables again: it may be another database by now
         if self._failing_since is None:
             self._failing_since = monotonic()
@@ -204,8 +213,9 @@ class Writer:
             logger.warning(
                 "cannot write to %s, will go on trying, %d records wait: %s",
                 self._database.label,
-                len(self._mailbox) + self._batch.size,
+                self.waiting,
                 self.error,
+                exc_info=None if isinstance(error, SQLAlchemyError) else error,
             )
 
     def _answers(self) -> None:
