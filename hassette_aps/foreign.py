@@ -127,9 +127,14 @@ class ForeignRuns:
         loop = self._clockwork.loop
         try:
             if loop is not None:
-                loop.call_soon_threadsafe(self._executor.foreign_ended, run, status, exc, context=Context())
+                loop.call_soon_threadsafe(self._conclude, run, status, exc, context=Context())
         except RuntimeError:  # the loop is closed
             return
+
+    def _conclude(self, run: Run, status: Status, exc: BaseException | None) -> None:
+        if run.job.row_alias is not None:
+            run.upcoming = run.job.target  # APScheduler may have removed a used-up row only after the run was reported
+        self._executor.foreign_ended(run, status, exc)
 
     def _take(self, job_id: str, fires: Micros | None) -> Run | None:
         flying = self._flying.get(job_id)

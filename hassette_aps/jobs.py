@@ -12,7 +12,7 @@ from apscheduler.events import EVENT_JOB_MODIFIED, EVENT_JOB_REMOVED, JobEvent
 from hassette_aps.clockwork import ALIAS, Clockwork
 from hassette_aps.executor import RunExecutor
 from hassette_aps.grid import resumed
-from hassette_aps.instants import Micros, now_us
+from hassette_aps.instants import now_us
 from hassette_aps.job import ACTIVE, CANCELLED, ENDING, FINISHED, PAUSED, PENDING, ScheduledJob
 from hassette_aps.keptrows import KeptRows
 from hassette_aps.owner import Owner
@@ -117,10 +117,6 @@ class Jobs:
     def refresh(self, job: ScheduledJob) -> None:
         """Read a row's next run."""
         self.rows.refresh(job)
-
-    def attempt(self, job: ScheduledJob, target: Micros) -> int:
-        """Which attempt at a target this is."""
-        return self.store.attempt(job, target)
 
     # Endings
 

@@ -1,0 +1,365 @@
+"""Starting, stopping, and what is left afterwards (section 10, 11.6, P5, P10)."""
+
+import asyncio
+import gc
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from hassette_aps import Scheduler
+from hassette_aps.engine import engines_on
+from tests.kit import CALLS, Recorded, called, fails, idle, never, until
+
+
+async def test_runs_in_progress_get_their_grace() -> None:
+    """10.1: shutdown waits for runs, records them, and nothing fires afterwards."""
+    begun: list[str] = []
+    done: list[str] = []
+
+    async def slow() -> None:
+        begun.append("coroutine")
+        await asyncio.sleep(0.1)
+        done.append("coroutine")
+
+    def slow_plain() -> None:
+        begun.append("plain")
+        time.sleep(0.1)
+        done.append("plain")
+
+    scheduler = Scheduler(timezone="UTC")
+    async with scheduler:
+        for job in (slow, slow_plain):
+            scheduler.run_every(job, hours=1).submit()
+        scheduler.run_every(called, seconds=0.05)
+        await until(lambda: len(begun) == 2)
+    assert sorted(done) == ["coroutine", "plain"]
+    calls = len(CALLS)
+    await asyncio.sleep(0.1)
+    assert len(CALLS) == calls
+    assert {record.status for record in await scheduler.history()} == {"success"}
+
+
+async def test_what_exceeds_the_grace_is_cancelled_and_recorded(caplog: pytest.LogCaptureFixture) -> None:
+    """10.1: after ``grace`` seconds runs are cancelled and recorded so; a thread is left behind."""
+    release = threading.Event()
+    scheduler = Scheduler(timezone="UTC")
+    await scheduler.start()
+    scheduler.run_every(never, hours=1).submit()
+    scheduler.run_every(release.wait, hours=1, args=[20]).submit()
+    await until(lambda: scheduler.health().running == 2)
+    await asyncio.sleep(0.02)
+    before = time.monotonic()
+    await scheduler.shutdown(grace=0.1)
+    assert time.monotonic() - before < 3
+    assert [record.status for record in await scheduler.history()] == ["cancelled", "cancelled"]
+    assert "left behind" in caplog.text
+    release.set()
+
+
+async def test_waiting_and_due_runs_do_not_start() -> None:
+    """10.1, P5: queued runs and jobs due during the drain do not start."""
+    started: list[int] = []
+
+    async def slow() -> None:
+        started.append(1)
+        await asyncio.sleep(0.1)
+
+    scheduler = Scheduler(timezone="UTC")
+    await scheduler.start()
+    job = scheduler.run_every(slow, hours=1, mode="queued")
+    for _ in range(3):
+        job.submit()
+    scheduler.run_in(called, 0.05)
+    await until(lambda: started)
+    await scheduler.shutdown()
+    assert len(started) == 1
+    assert CALLS == []
+
+
+async def test_a_run_that_reschedules_during_the_drain(caplog: pytest.LogCaptureFixture) -> None:
+    """10.1: in-flight reschedules do not fire after the shutdown."""
+    scheduler = Scheduler(timezone="UTC")
+    entered = asyncio.Event()
+
+    async def again() -> None:
+        entered.set()
+        await asyncio.sleep(0.05)
+        scheduler.run_in(called, 0.01)
+
+    await scheduler.start()
+    scheduler.run_in(again, 0.01)
+    await entered.wait()
+    await scheduler.shutdown()
+    await asyncio.sleep(0.05)
+    assert CALLS == []
+    assert scheduler.list_jobs() == []
+    assert "is shutting down" in caplog.text
+
+
+async def test_handlers_and_records_are_flushed() -> None:
+    """10.1: error handlers have run and records are written when ``shutdown`` returns."""
+    handled: list[Any] = []
+
+    async def slow_handler(ctx: object) -> None:
+        entered.set()
+        await asyncio.sleep(0.05)
+        handled.append(ctx)
+
+    entered = asyncio.Event()
+    scheduler = Scheduler(timezone="UTC")
+    async with scheduler:
+        scheduler.on_error(slow_handler)
+        scheduler.run_every(fails, hours=1).submit()
+        await entered.wait()
+    assert len(handled) == 1
+    assert len(await scheduler.history()) == 1
+
+
+async def test_nothing_is_left() -> None:
+    """P10: 0 jobs, 0 tasks, 0 timers, 0 registrations; the names are free."""
+    loop = asyncio.get_running_loop()
+    tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
+    scheduler = Scheduler(timezone="UTC")
+    async with scheduler:
+        scheduler.on_error(lambda ctx: None)
+        for n in range(10):
+            scheduler.run_every(idle, seconds=0.02, name=f"a{n}", timeout=5)
+            scheduler.run_every(fails, seconds=0.02, name=f"b{n}", timeout=5)
+        await asyncio.sleep(0.15)
+    aps = scheduler.aps
+    assert scheduler.list_jobs() == []
+    assert asyncio.all_tasks() == tasks
+    timers = [handle for handle in loop._scheduled if not handle.cancelled()]  # type: ignore[attr-defined]
+    assert timers == []
+    assert "hassette_aps" not in aps._jobstores
+    assert "hassette_aps" not in aps._executors
+    assert aps._listeners == []
+    await until(lambda: not [t for t in set(threading.enumerate()) - threads if "hassette" in t.name])
+    del scheduler
+    gc.collect()
+    assert engines_on(loop) == []
+
+
+async def test_it_stops_the_apscheduler_only_if_it_started_it() -> None:
+    """1.2: a wrapped AsyncIOScheduler that ran before runs on."""
+    aps = AsyncIOScheduler(timezone="UTC")
+    aps.start()
+    async with Scheduler(aps) as scheduler:
+        scheduler.run_every(idle, hours=1)
+    assert aps.running
+    aps.shutdown()
+    await until(lambda: not aps.running)
+    aps = AsyncIOScheduler(timezone="UTC")
+    async with Scheduler(aps):
+        assert aps.running
+    assert not aps.running
+
+
+async def test_started_by_the_user() -> None:
+    """11.6: ``aps.start()`` instead of the facade's start runs our jobs all the same."""
+    aps = AsyncIOScheduler(timezone="UTC")
+    scheduler = Scheduler(aps)
+    scheduler.run_in(called, 0.01)
+    aps.start()
+    await until(lambda: CALLS)
+    await scheduler.shutdown()
+    aps.shutdown()
+    await until(lambda: not aps.running)
+
+
+async def test_other_owners_notice_nothing() -> None:
+    """10.2: one owner's shutdown leaves the others' jobs running, even if it started the AsyncIOScheduler."""
+    aps = AsyncIOScheduler(timezone="UTC")
+    one, two = Scheduler(aps, owner="one"), Scheduler(aps, owner="two")
+    await one.start()
+    await two.start()
+    two.run_every(called, seconds=0.02)
+    one.run_every(idle, seconds=0.02)
+    await one.shutdown()
+    before = len(CALLS)
+    await until(lambda: len(CALLS) > before + 3)
+    await two.shutdown()
+    assert not aps.running
+
+
+async def test_apschedulers_shutdown_ends_every_owner() -> None:
+    """10.3: ``aps.shutdown()`` ends every owner as ``shutdown(0)`` does."""
+    aps = AsyncIOScheduler(timezone="UTC")
+    one, two = Scheduler(aps, owner="one"), Scheduler(aps, owner="two")
+    aps.start()
+    recorded = Recorded(one)
+    job = one.run_every(never, hours=1)
+    job.submit()
+    two.run_every(called, seconds=0.02)
+    await until(lambda: one.health().running == 1)
+    aps.shutdown()
+    await until(lambda: recorded.statuses() == ["cancelled"])
+    assert one.list_jobs() == two.list_jobs() == []
+    assert not one.running
+    calls = len(CALLS)
+    await asyncio.sleep(0.05)
+    assert len(CALLS) == calls
+    job.cancel()
+    await one.shutdown()
+    await two.shutdown()
+
+
+async def test_start_after_shutdown_begins_empty(caplog: pytest.LogCaptureFixture) -> None:
+    """10.4: starting again works; a WARNING counts the in-memory jobs that were not registered again."""
+    scheduler = Scheduler(timezone="UTC")
+    for _ in range(3):
+        async with scheduler:
+            assert scheduler.list_jobs() == []
+            scheduler.run_every(idle, hours=1, name="a")
+            scheduler.run_every(idle, hours=1, name="b")
+        scheduler.run_in(called, 0.01, name="a")
+        caplog.clear()
+        async with scheduler:
+            await until(lambda: CALLS)
+            assert "1 in-memory jobs of the previous start were not registered again: 'b'" in caplog.text
+        CALLS.clear()
+    await scheduler.shutdown()
+
+
+async def test_start_again_after_apschedulers_shutdown() -> None:
+    """10.3, 10.4: after ``aps.shutdown()`` both a bare ``aps.start()`` and the facade's start work."""
+    aps = AsyncIOScheduler(timezone="UTC")
+    scheduler = Scheduler(aps)
+    aps.start()
+    aps.shutdown()
+    await until(lambda: not aps.running)
+    scheduler.run_in(called, 0.01)
+    aps.start()
+    await until(lambda: CALLS)
+    aps.shutdown()
+    await until(lambda: not aps.running)
+    await scheduler.start()
+    scheduler.run_in(called, 0.01, args=["again"])
+    await until(lambda: ("again",) in CALLS)
+    await scheduler.shutdown()
+
+
+async def test_shutdown_from_inside_a_run() -> None:
+    """10.5: the caller is neither waited for nor cancelled, and is put on record."""
+    scheduler = Scheduler(timezone="UTC")
+    done: list[str] = []
+
+    async def last() -> None:
+        await scheduler.shutdown(grace=5)
+        await asyncio.sleep(0.05)
+        done.append("finished")
+
+    scheduler.run_in(last, 0.01, name="last")
+    before = time.monotonic()
+    await scheduler.start()
+    await until(lambda: done)
+    assert time.monotonic() - before < 3
+    deadline = time.monotonic() + 5
+    while not (history := await scheduler.history()):
+        assert time.monotonic() < deadline
+    assert [record.status for record in history] == ["success"]
+
+
+async def test_shutdown_from_inside_a_handler() -> None:
+    """10.5: from a handler as well."""
+    scheduler = Scheduler(timezone="UTC")
+    done: list[str] = []
+
+    async def handler(ctx: object) -> None:
+        await scheduler.shutdown(grace=5)
+        done.append("finished")
+
+    scheduler.on_error(handler)
+    scheduler.run_in(fails, 0.01)
+    before = time.monotonic()
+    await scheduler.start()
+    await until(lambda: done)
+    assert time.monotonic() - before < 3
+    assert not scheduler.aps.running
+
+
+async def test_shutdown_is_idempotent_and_concurrent_calls_wait() -> None:
+    """1.2: a second call is silent; one made meanwhile returns when the first is through."""
+    scheduler = Scheduler(timezone="UTC")
+    done: list[int] = []
+
+    begun = asyncio.Event()
+
+    async def slow() -> None:
+        begun.set()
+        await asyncio.sleep(0.1)
+        done.append(1)
+
+    await scheduler.start()
+    scheduler.run_every(slow, hours=1).submit()
+    await begun.wait()
+    first = asyncio.create_task(scheduler.shutdown())
+    await asyncio.sleep(0.01)
+    await scheduler.shutdown()
+    assert done == [1]
+    await first
+    await scheduler.shutdown()
+
+
+async def test_shutdown_before_start() -> None:
+    """1.2: a Scheduler that never started can be shut down; its jobs are gone."""
+    scheduler = Scheduler(timezone="UTC")
+    job = scheduler.run_every(idle, hours=1)
+    await scheduler.shutdown()
+    assert job not in scheduler.list_jobs()
+    assert job.next_run is None
+
+
+async def test_attaching_to_a_running_scheduler() -> None:
+    """1.1: a Scheduler made on a running AsyncIOScheduler works at once, without a start."""
+    aps = AsyncIOScheduler(timezone="UTC")
+    aps.start()
+    scheduler = Scheduler(aps)
+    scheduler.run_in(called, 0.01)
+    await until(lambda: CALLS)
+    assert scheduler.running
+    await scheduler.shutdown()
+    aps.shutdown()
+    await until(lambda: not aps.running)
+
+
+async def test_six_hundred_cancels_from_threads() -> None:
+    """P5: of 600 plain jobs due at one instant and cancelled by ten threads, none starts after its cancel returned."""
+    started: dict[int, int] = {}
+    cancelled: dict[int, int] = {}
+    at = datetime.now(UTC) + timedelta(seconds=0.3)
+
+    def work(n: int) -> None:
+        started[n] = time.perf_counter_ns()
+
+    async with Scheduler(timezone="UTC", max_workers=8) as scheduler:
+        jobs = [scheduler.run_once(work, at, args=[n], name=str(n)) for n in range(600)]
+
+        def cancel(first: int) -> None:
+            time.sleep(max((at - datetime.now(UTC)).total_seconds() - 0.005, 0))
+            for n in range(first, 600, 10):
+                jobs[n].cancel()
+                cancelled[n] = time.perf_counter_ns()
+
+        threads = [threading.Thread(target=cancel, args=(n,)) for n in range(10)]
+        for thread in threads:
+            thread.start()
+        await asyncio.to_thread(lambda: [thread.join() for thread in threads])
+        await asyncio.sleep(0.05)
+        assert scheduler.list_jobs() == []
+    assert len(cancelled) == 600
+    assert [n for n in started if started[n] > cancelled[n]] == []
+
+
+async def test_health(scheduler: Scheduler) -> None:
+    """P6: ``health()`` says whether jobs are being started."""
+    scheduler.run_every(idle, seconds=0.01)
+    await until(lambda: scheduler.health().last_wakeup)
+    health = scheduler.health()
+    assert (health.alive, health.jobs, health.recording, health.dropped_records) == (True, 1, True, 0)
+    await scheduler.shutdown()
+    assert not scheduler.health().alive
