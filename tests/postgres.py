@@ -98,6 +98,20 @@ class PostgresServer:
                 time.sleep(0.01)
         self._process = None
 
+    def freeze(self) -> None:
+        """It holds its connections and answers nothing, until ``thaw``."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on after ``freeze``."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        process = self._process
+        assert process is not None
+        for pid in (process.pid, *_children(process.pid)):
+            os.kill(pid, number)
+
     def stop(self) -> None:
         """Disconnect everybody and stop."""
         process = self._process

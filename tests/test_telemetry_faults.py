@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from hassette_aps.telemetry import Telemetry
+from hassette_aps.telemetry import Telemetry, writer
 from tests.postgres import PostgresServer, run_server
 from tests.telemetry_kit import FakeRun, a_job, recording, registered_id, wait_until
 
@@ -254,6 +254,26 @@ def test_postgres_killed_and_restarted_under_load(mortal_postgres: PostgresServe
         assert telemetry.health().dropped == 0
         assert registered_id(telemetry, a_job()) == job_id
         assert longest < 0.2
+
+
+def test_a_database_that_hangs_is_noticed(mortal_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that keeps its connections and answers nothing delays nobody, and health says so."""
+    monkeypatch.setattr(writer, "SILENT_SECONDS", 0.3)
+    with recording(mortal_postgres.url()) as telemetry:
+        registered_id(telemetry, a_job())
+        mortal_postgres.freeze()
+        try:
+            assert record_many(telemetry, 0, 1000) < 0.1
+            wait_until(lambda: not telemetry.health().alive)
+            assert "has not answered" in (telemetry.health().error or "")
+            before = time.perf_counter()
+            assert not telemetry.flush(0.1)
+            assert time.perf_counter() - before < 1
+        finally:
+            mortal_postgres.thaw()
+        assert telemetry.flush(10)
+        assert total(telemetry) == 1000
+        assert telemetry.health().alive
 
 
 def test_tables_dropped_under_it_are_made_again(url: str) -> None:

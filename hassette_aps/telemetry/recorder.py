@@ -183,16 +183,16 @@ class Telemetry:
 
     def health(self) -> TelemetryHealth:
         """How recording goes. Any thread, never blocks."""
-        writer = self._writer
+        writer, error = self._writer, self._writer.error
         return TelemetryHealth(
-            alive=self._running() and writer.error is None,
+            alive=self._running() and error is None,
             queue_length=writer.waiting,
             written=writer.written,
             dropped=self._mailbox.dropped,
             rejected=writer.losses.rejections,
             write_errors=writer.write_errors,
             last_write=writer.last_write,
-            error=writer.error,
+            error=error,
         )
 
     def history(
@@ -209,9 +209,12 @@ class Telemetry:
         ``since`` (aware) is compared with the target. Blocks: waits up to 2 s for what is queued, then reads.
 
         Raises:
+            ValueError: ``limit`` is not positive.
             DatabaseRefused: see :meth:`check`.
             sqlalchemy.exc.SQLAlchemyError: the database cannot be read.
         """
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, got {limit}")
         self.flush(_READ_YOUR_WRITES_SECONDS)
         with self._database.reading() as conn:
             if accepted_version(conn, self._database.label) is None:

@@ -1,6 +1,6 @@
 """Processes that write to the database: their heartbeat, and what becomes of those that died."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from logging import Logger
 from typing import Any
@@ -81,7 +81,7 @@ class Instances:
         conn.execute(_unfinished_of(instance_id))
         conn.execute(delete(registrations).where(registrations.c.instance_id == instance_id))
 
-    def look_around(self, instance_id: int) -> list[Death]:
+    def look_around(self, instance_id: int) -> Iterator[Death]:
         """Beat, find the processes that died and settle what they left, each in a transaction of its own.
 
         A process of this host is dead when it is gone. One elsewhere is dead when it has been silent for
@@ -96,13 +96,11 @@ class Instances:
             ).all()
         dead = [other for other in others if self._is_dead(other)]
         self._suspects = {other.id: other.heartbeat_at for other in others}
-        deaths: list[Death] = []
         for other in dead:
             with self._database.writing() as conn:
                 death = self._settle(conn, other)
             if death:
-                deaths.append(death)
-        return deaths
+                yield death
 
     def _is_dead(self, other: Row[Any]) -> bool:
         alive = is_alive(ProcessIdentity(other.place, other.pid, other.process_started))

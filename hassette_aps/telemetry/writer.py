@@ -22,6 +22,9 @@ from hassette_aps.telemetry.store import Store, Written, row_at_fault
 
 logger = logging.getLogger("hassette_aps.telemetry")
 
+SILENT_SECONDS = 5.0
+"""A database that has not answered for so long is reported as hanging."""
+
 _IDLE_SECONDS = 0.5
 _FIRST_PAUSE, _LONGEST_PAUSE, _CLOSING_PAUSE = 0.05, 2.0, 0.1
 _PRUNE_SECONDS = 300.0
@@ -44,7 +47,6 @@ class Writer:
         self.written = 0
         self.write_errors = 0
         self.last_write: datetime | None = None
-        self.error: str | None = None
         self.losses = Losses(logger, mailbox)
         self._database = database
         self._mailbox = mailbox
@@ -58,7 +60,9 @@ class Writer:
         self._in_flight = InFlight(in_flight)
         self._batch = Batch()
         self._pause = _FIRST_PAUSE
+        self._error: str | None = None
         self._failing_since: float | None = None
+        self._asked_at: float | None = None
         self._complaint = float("-inf")
         self._instance_id: int | None = None
         self._beat = float("-inf")
@@ -71,6 +75,14 @@ class Writer:
         """Records and changes of jobs that are not in the database yet."""
         return len(self._mailbox) + self._batch.size
 
+    @property
+    def error(self) -> str | None:
+        """What keeps it from writing now, if anything does."""
+        asked_at = self._asked_at
+        if asked_at is not None and monotonic() - asked_at > SILENT_SECONDS:
+            return f"{self._database.label} has not answered for {monotonic() - asked_at:.0f} s"
+        return self._error
+
     def run(self, instance: str, stop: Event, deadline: Callable[[], float], before: Thread | None) -> None:
         """Body of the thread, until ``stop`` is set and everything is written, or ``deadline`` has passed."""
         if before is not None:
@@ -79,10 +91,13 @@ class Writer:
         self._pruned = float("-inf")
         while True:
             try:
+                self._asked_at = monotonic()
                 if self._instance_id is None:
                     self._open(instance)
+                self._asked_at = None
                 if not self._pruning and not stop.is_set():
                     self._mailbox.wait(self._idle_seconds)
+                self._asked_at = monotonic()
                 stopping = stop.is_set()  # asked before the last look into the mailbox
                 self._turn()
                 if stopping and not self._mailbox and not self._batch:
@@ -97,7 +112,9 @@ class Writer:
                     break
                 if stop.wait(self._pause):
                     sleep(min(self._pause, _CLOSING_PAUSE))
+            self._asked_at = None
             self.losses.report()
+        self._asked_at = None
         self._database.close()
 
     def _open(self, instance: str) -> None:
@@ -156,11 +173,10 @@ class Writer:
     def _keep_company(self) -> None:
         """Say that this process is alive, and look for others that are not."""
         assert self._instance_id is not None
-        deaths = self._instances.look_around(self._instance_id)
+        for death in self._instances.look_around(self._instance_id):
+            self._tell(death)
         self._beat = monotonic()
         self._answers()
-        for death in deaths:
-            self._tell(death)
 
     def _tell(self, death: Death) -> None:
         death.log(logger)
@@ -199,7 +215,7 @@ class Writer:
 
     def _failed(self, error: Exception) -> None:
         self.write_errors += 1
-        self.error = f"{type(error).__name__}: {error}"
+        self._error = f"{type(error).__name__}: {error}"
         self._store.forget()
         self._batch.markers.clear()  # they will be sampled again
         self._instance_id = None  # look at the tables again: it may be another database by now
@@ -214,7 +230,7 @@ class Writer:
                 "cannot write to %s, will go on trying, %d records wait: %s",
                 self._database.label,
                 self.waiting,
-                self.error,
+                self._error,
                 exc_info=None if isinstance(error, SQLAlchemyError) else error,
             )
 
@@ -222,10 +238,10 @@ class Writer:
         if self._failing_since is not None:
             seconds = monotonic() - self._failing_since
             logger.info("%s answers again after %.1f s", self._database.label, seconds)
-        self._failing_since = self.error = None
+        self._failing_since = self._error = None
 
     def _refuse(self, refusal: DatabaseRefused) -> None:
-        self.error = str(refusal)
+        self._error = str(refusal)
         self._mailbox.refuse()
         self._batch = Batch()
         logger.error("runs are not recorded: %s", refusal)
