@@ -16,7 +16,7 @@ from hassette_aps.instants import Micros, from_datetime, to_datetime
 from hassette_aps.job import ACTIVE, CANCELLED, ENDING, FINISHED, PAUSED, PENDING, ScheduledJob
 from hassette_aps.owner import Owner
 from hassette_aps.registry import Registry
-from hassette_aps.rows import RowTrigger, row_changes, spec_of
+from hassette_aps.rows import RowTrigger, phase_of, row_changes, spec_of
 from hassette_aps.run import Run
 from hassette_aps.triggers import as_trigger
 
@@ -38,7 +38,6 @@ class Keeper(Protocol):
     def resume(self, job: ScheduledJob) -> None: ...
     def submit(self, job: ScheduledJob) -> str: ...
     def refresh(self, job: ScheduledJob) -> None: ...
-    def attempt(self, job: ScheduledJob, target: Micros) -> int: ...
 
 
 class KeptRows:
@@ -133,8 +132,8 @@ class KeptRows:
         if decision == "keep" and found is not None and isinstance(old, RowTrigger):
             self._mirror(job, found[1], old)
             return
-        if isinstance(old, RowTrigger) and old.trigger.written == job.spec.trigger.written:
-            target = old.target  # an unchanged schedule keeps its phase, however often the process restarts
+        phase = None if found is None else phase_of(found[1], job.spec.trigger)
+        target = target if phase is None else phase  # however often the process restarts
         alias = job.row_alias
         assert alias is not None
         kept = RowTrigger(job, target)
@@ -203,7 +202,7 @@ class KeptRows:
             if row is None or not isinstance(row.trigger, RowTrigger):
                 return
             kept: RowTrigger = row.trigger
-            kept.times = {fires - back: target - back for fires, target in kept.times.items()}
+            kept.set_back(back)
             due: Any = row.next_run_time
             if due is not None:
                 due = to_datetime(from_datetime(due) - back, self._clockwork.aps.timezone)
@@ -288,16 +287,16 @@ class KeptRows:
         if job is None or job.row_alias is None:
             job = self._adopt_row(owner, str(getattr(row, "_jobstore_alias", "")), row)
         try:
-            ahead = kept.due(fires, now)
+            ahead = kept.due(fires, now, self._last_target.get(job, -1))
         except Exception as exc:  # noqa: BLE001  11.22
             self._keeper.trigger_failed(Run(job, kept.target, fires), exc)
             return None
-        if ahead.target <= self._last_target.get(job, -1):
-            return None  # admitted already: a revived scheduler must not run a target twice
+        if ahead is None:
+            return None
         self._last_target[job] = ahead.target
         run = Run(job, ahead.target, fires)
         run.missed, run.upcoming = ahead.missed, ahead.upcoming
-        run.attempt = self._keeper.attempt(job, ahead.target)
+        run.attempt = kept.attempt(ahead.target)
         run.lateness = now - max(fires, ahead.target)
         with self._keeper.lock:
             if job.state in (CANCELLED, FINISHED):

@@ -10,6 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.interval import IntervalTrigger
 from apscheduler.util import ref_to_obj
 
 from hassette_aps.callables import reference_of, runs_on_loop
@@ -18,7 +19,7 @@ from hassette_aps.grid import Step, resumed, step
 from hassette_aps.instants import SECOND, Micros, from_datetime, to_datetime
 from hassette_aps.job import ScheduledJob
 from hassette_aps.options import JobSpec, changed_fields, equal
-from hassette_aps.triggers import Trigger
+from hassette_aps.triggers import Every, Trigger
 from hassette_aps.types import Mode
 
 VERSION = 1
@@ -43,6 +44,7 @@ class RowTrigger(BaseTrigger):
         "func_ref",
         "group",
         "jitter",
+        "marks",
         "mode",
         "name",
         "on_error_ref",
@@ -81,6 +83,8 @@ class RowTrigger(BaseTrigger):
         """Fire time at which a trigger that raised is asked again, without a run."""
         self.times: dict[Micros, Micros] = {}
         """Fire time -> target, for the last few; the newest target is where the grid stands."""
+        self.marks: list[Micros] = []
+        """The pending target at each step back of the wall clock: earlier ones come again, as another attempt."""
         self.fault: Exception | None = None
         self.fire_time(target)
 
@@ -103,14 +107,31 @@ class RowTrigger(BaseTrigger):
         self.times[fires] = target
         return fires
 
-    def due(self, fires: Micros, now: Micros) -> Step:
-        """What a due row's run stands for and when the row fires next; raises what a foreign trigger raises."""
+    def due(self, fires: Micros, now: Micros, admitted: Micros = -1) -> Step | None:
+        """What a due row's run stands for and when the row fires next; raises what a foreign trigger raises.
+
+        Targets up to ``admitted`` have had their run: the row comes again when it could not be changed then.
+        """
         zone = ZoneInfo(self.zone)
         target = self.times.get(fires)
-        if target is not None:
-            return step(self.trigger, target, now, zone)
-        grid = self.target  # an extra run that modify_job(next_run_time=) put off the grid
-        return Step(fires, None if self.trigger.one_shot else resumed(self.trigger, grid, now, zone), None)
+        if target is None:  # an extra run that modify_job(next_run_time=) put off the grid
+            upcoming = None if self.trigger.one_shot else resumed(self.trigger, self.target, now, zone)
+            return Step(fires, upcoming, None) if fires > admitted else None
+        if target <= admitted:
+            following = self.trigger.after(admitted, zone)
+            if following is None or following > now:
+                return None
+            target = following
+        return step(self.trigger, target, now, zone)
+
+    def set_back(self, back: Micros) -> None:
+        """The wall clock went back: the grid goes on by elapsed time."""
+        self.marks.append(self.target)
+        self.times = {fires - back: target - back for fires, target in self.times.items()}
+
+    def attempt(self, target: Micros) -> int:
+        """1, or more for an instant that the wall clock showed before it was set back."""
+        return 1 + sum(mark > target for mark in self.marks)
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
         """Never raises, and None only when the schedule is finished."""
@@ -119,7 +140,8 @@ class RowTrigger(BaseTrigger):
             if previous_fire_time is None:
                 upcoming = resumed(self.trigger, self.target, instant, ZoneInfo(self.zone))
             else:
-                upcoming = self.due(from_datetime(previous_fire_time), instant).upcoming
+                ahead = self.due(from_datetime(previous_fire_time), instant)
+                upcoming = ahead and ahead.upcoming
             self.retrying = None
             return (
                 None if upcoming is None else to_datetime(self.fire_time(upcoming), now.tzinfo or ZoneInfo(self.zone))
@@ -191,6 +213,15 @@ def row_changes(row: Any, new: JobSpec) -> list[str]:
     if _same_pickle(dict(old.kwargs), dict(new.kwargs)):
         changed.discard("kwargs")
     return [name for name in changed_fields(old, new) if name in changed]
+
+
+def phase_of(row: Any, trigger: Trigger) -> Micros | None:
+    """The target to go on from when a row's schedule is the one that is registered again; None if it changed."""
+    old = row.trigger
+    if isinstance(old, RowTrigger):
+        return old.target if old.trigger.written == trigger.written else None
+    same = isinstance(old, IntervalTrigger) and trigger == Every(seconds=old.interval.total_seconds())
+    return from_datetime(row.next_run_time) if same and row.next_run_time is not None else None
 
 
 def refuse_unstorable(job: ScheduledJob, alias: str) -> None:

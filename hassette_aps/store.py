@@ -100,7 +100,8 @@ class FacadeJobStore(BaseJobStore):
         except Exception as exc:  # noqa: BLE001  a foreign trigger may raise anything; 11.22
             self.trigger_failed(run, exc)
             return
-        run.attempt = self.attempt(job, run.target)
+        if self._rewound:
+            run.attempt += sum(mark > run.target for mark in self._rewound.get(job, ()))
         run.lateness = now - max(fires, run.target)
         with self._lock:
             if job.state != ACTIVE:
@@ -164,24 +165,16 @@ class FacadeJobStore(BaseJobStore):
         )
         for job in self._registry:
             if job.state in (ACTIVE, PAUSED) and job.target is not None and _elapsed(job):
-                with self._lock:
-                    self._rewound.setdefault(job, []).append(job.target)
-                    if job.row_alias is None:
-                        self._set_back(job, back)
                 if job.row_alias is not None:
                     self.row_set_back(job, back)
-
-    def _set_back(self, job: ScheduledJob, back: Micros) -> None:
-        fires = job.fires
-        self.agenda.drop(job)
-        if job.target is not None:
-            job.target -= back
-        if fires is not None:
-            self.agenda.put(job, fires - back)
-
-    def attempt(self, job: ScheduledJob, target: Micros) -> int:
-        """1, or more for an instant that the wall clock showed before it was set back."""
-        return 1 + sum(mark > target for mark in self._rewound.get(job, ())) if self._rewound else 1
+                    continue
+                with self._lock:
+                    self._rewound.setdefault(job, []).append(job.target)
+                    fires = job.fires
+                    self.agenda.drop(job)
+                    job.target -= back
+                    if fires is not None:
+                        self.agenda.put(job, fires - back)
 
     def clock_changed(self) -> None:
         """Time was taken over or given back by a test clock: no step back."""

@@ -21,7 +21,8 @@ class Workers:
         self._name = name
         self._queue: SimpleQueue[Work | None] = SimpleQueue()
         self._lock = Lock()
-        self._idle = 0
+        self._spare = 0
+        """Threads without work, minus work without a thread."""
         self._threads: set[int] = set()
         self._leaked: set[int] = set()
         self._starting = 0
@@ -39,14 +40,11 @@ class Workers:
         return len(self._leaked) >= self.max_workers
 
     def submit(self, work: Work) -> None:
-        """Queue work; a thread is started if none is idle and there is room."""
+        """Queue work; a thread is started if none is free and there is room."""
         with self._lock:
             self._queue.put(work)
-            if self._idle >= self._queue.qsize():
-                return
-            if len(self._threads) + self._starting < self.max_workers and not self._closed:
-                self._starting += 1
-                Thread(target=self._serve, name=f"{self._name}-{next(self._numbers)}", daemon=True).start()
+            self._spare -= 1
+            self._start_if_needed()
 
     def leak(self, ident: int) -> bool:
         """Give up the thread ``ident``: its place is free for another one. False if no place is left to give."""
@@ -57,15 +55,14 @@ class Workers:
                 return False
             self._threads.discard(ident)
             self._leaked.add(ident)
-            waiting = self._queue.qsize() > self._idle
-        if waiting:
-            self.submit(_nothing)  # wakes or starts a thread for what is queued
+            self._start_if_needed()
         return True
 
     def open(self) -> None:
         """Take work again after ``close``."""
         with self._lock:
             self._closed = False
+            self._start_if_needed()
 
     def close(self) -> None:
         """Let the threads end once the queue is empty; does not wait."""
@@ -74,26 +71,30 @@ class Workers:
             for _ in self._threads:
                 self._queue.put(None)
 
+    def _start_if_needed(self) -> None:
+        while self._spare < 0 and len(self._threads) + self._starting < self.max_workers and not self._closed:
+            self._starting += 1
+            self._spare += 1
+            Thread(target=self._serve, name=f"{self._name}-{next(self._numbers)}", daemon=True).start()
+
     def _serve(self) -> None:
         ident = get_ident()
         with self._lock:
             self._starting -= 1
             self._threads.add(ident)
         while True:
-            with self._lock:
-                if ident in self._leaked:
-                    self._leaked.discard(ident)
-                    return
-                self._idle += 1
             work = self._queue.get()
-            with self._lock:
-                self._idle -= 1
-                if work is None:
+            if work is None:
+                with self._lock:
+                    if not self._closed:
+                        continue  # meant for a thread that has been left behind since
+                    self._spare -= 1
                     self._threads.discard(ident)
                     return
             work()
             del work  # the last run's arguments must not live on in an idle thread
-
-
-def _nothing() -> None:
-    pass
+            with self._lock:
+                if ident in self._leaked:
+                    self._leaked.discard(ident)
+                    return
+                self._spare += 1

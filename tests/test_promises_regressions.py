@@ -9,6 +9,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from hassette_aps import Scheduler
 from hassette_aps.testing import FrozenClock
 from tests.kit import CALLS, called_async, fails, until
+from tests.simulator.faults import MoodyStore
 
 
 async def test_plain_error_handlers_work_after_a_second_start() -> None:
@@ -74,3 +75,28 @@ async def test_rows_go_on_by_elapsed_time_after_a_step_back(tmp_path: Any) -> No
             await clock.advance(seconds=300)
             assert [attempt for _, attempt in seen] == [1, 2, 2]
             assert len(CALLS) == 3
+
+
+async def test_a_target_admitted_before_its_row_failed_has_one_verdict(caplog: Any) -> None:
+    """P2: the store fails after a run was admitted: when the row comes again, that target is not coalesced as well."""
+    failing = [False]
+    records: list[Any] = []
+
+    async def told(record: Any) -> None:
+        records.append(record)
+
+    aps = AsyncIOScheduler(timezone="UTC")
+    aps.add_jobstore(MoodyStore(lambda verb: failing[0] and verb == "update_job"), "moody")
+    async with Scheduler(aps, database=None) as scheduler:
+        scheduler.on_run(told)
+        with FrozenClock("2027-01-11T08:00:00+00:00") as clock:
+            scheduler.run_every(called_async, seconds=10, jobstore="moody")
+            asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # APScheduler's wakeup raises
+            failing[0] = True
+            await clock.advance(seconds=10)
+            failing[0] = False
+            await clock.advance(seconds=60)
+    single = [record.scheduled_for for record in records if record.coalesced_from is None]
+    ranges = [(record.coalesced_from, record.coalesced_to) for record in records if record.coalesced_from]
+    assert len(set(single)) == len(single)
+    assert not [one for one in single for first, last in ranges if first <= one <= last]

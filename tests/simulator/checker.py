@@ -169,7 +169,9 @@ def _overlap(found: Findings, life: Life, verdicts: Iterable[Verdict], starts_of
     )
     for (_, ended, one), (begun, _, other) in zip(spans, spans[1:], strict=False):
         if begun < ended - ROUNDING:
-            found.add("overlap", f"job {life.job} ({life.mode}): {other} began {ended - begun:.6f} s before {one} ended")
+            found.add(
+                "overlap", f"job {life.job} ({life.mode}): {other} began {ended - begun:.6f} s before {one} ended"
+            )
 
 
 def _after_cancel(found: Findings, life: Life, starts: Iterable[Start]) -> None:

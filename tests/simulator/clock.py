@@ -118,6 +118,7 @@ class Threads:
         self._rng = rng
         self._condition = threading.Condition()
         self._pools: dict[workers.Workers, int] = {}  # pool -> its threads that are somewhere in a piece of work
+        self._coming: dict[workers.Workers, int] = {}  # pool -> work that has not come to its gate
         self._tickets = 0
         self._at_gate: dict[int, threading.Event] = {}
         self._open = 0  # works that were let through and neither ended nor sleep
@@ -131,6 +132,7 @@ class Threads:
         def submit(pool: workers.Workers, work: Callable[[], None]) -> None:
             with self._condition:
                 self._pools.setdefault(pool, 0)
+                self._coming[pool] = self._coming.get(pool, 0) + 1
                 self._tickets += 1
                 ticket = self._tickets
             real(pool, lambda: self._pass(pool, ticket, work))
@@ -150,6 +152,7 @@ class Threads:
         event = threading.Event()
         with self._condition:
             self._pools[pool] += 1
+            self._coming[pool] -= 1
             self._at_gate[ticket] = event
             self._condition.notify_all()
         event.wait()
@@ -177,8 +180,7 @@ class Threads:
         if self._open:
             return False
         for pool, in_work in self._pools.items():
-            free = len(pool._threads) + len(pool._leaked) - in_work
-            if pool._starting or (free and (pool._queue.qsize() or pool._idle != free)):
+            if self._coming[pool] and (pool._starting or len(pool._threads) + len(pool._leaked) > in_work):
                 return False
         return True
 

@@ -17,6 +17,7 @@ from whenever import Instant
 from hassette_aps import ScheduledJob, Scheduler, current_run
 from hassette_aps.instants import from_datetime
 from hassette_aps.triggers import After, Cron, Daily, Every, Once
+
 from .clock import SECOND, Clock, VirtualLoop
 from .faults import Broken, MoodyStore, MoodyTrigger
 from .history import History, Life, Moment, Start, Verdict
@@ -250,7 +251,11 @@ class World:
         interval = rng.choice(setup.every)
         kind = rng.choices(["every", "after", "once", "daily", "cron", "custom"], [60, 8, 6, 6, 14, 10])[0]
         if row:
-            kind, interval, plan.act = rng.choice(["every", "cron", "daily"]), max(interval, 1), rng.choice(["quick", "slow"])
+            kind, interval, plan.act = (
+                rng.choice(["every", "cron", "daily"]),
+                max(interval, 1),
+                rng.choice(["quick", "slow"]),
+            )
         options: dict[str, Any] = {"name": f"job-{plan.number}", "group": rng.choice([None, "a", "b", "c"])}
         options["mode"] = rng.choices(["parallel", "single", "queued", "restart"], [70, 10, 10, 10])[0]
         value, trigger = self._schedule(kind, interval)
@@ -302,7 +307,9 @@ class World:
             hour, minute = (local.hour + rng.randrange(3)) % 24, rng.randrange(60)
             return hour * 3600 + minute * 60, Daily(f"{hour:02d}:{minute:02d}")
         if kind == "cron":
-            text = rng.choice(["* * * * *", "*/2 * * * *", "*/7 * * * *", "* * * * * */10", "* * * * * */3", "*/5 * * * * 30"])
+            text = rng.choice(
+                ["* * * * *", "*/2 * * * *", "*/7 * * * *", "* * * * * */10", "* * * * * */3", "*/5 * * * * 30"]
+            )
             return text, Cron(text)
         micros = int(interval * SECOND)
         return micros, MoodyTrigger(micros, lambda: self.trigger_broken, lambda: None)
@@ -456,7 +463,9 @@ class World:
             case "reload":
                 await self.reload()
             case "store":
-                self.failing = set() if self.failing else {rng.choice(["update_job", "get_next_run_time", "get_due_jobs"])}
+                self.failing = (
+                    set() if self.failing else {rng.choice(["update_job", "get_next_run_time", "get_due_jobs"])}
+                )
             case _:
                 return
 
@@ -474,6 +483,8 @@ class World:
             self.history.lives[number].gone = after
         await asyncio.sleep(self.rng.random() * 3)
         await self.scheduler.start()
+        for plan in self._alive():
+            plan.handle = self.scheduler.get_job(f"job-{plan.number}") or plan.handle  # a row has another handle now
         for _ in range(self.setup.jobs // 2):
             self.register()
 
@@ -504,6 +515,8 @@ class World:
             self.resume(plan)
         await asyncio.sleep(20)
         history.end = self.now()
+        if not self.steps_back and self.clock.elapsed - self.raw_runs[-1] > (RAW_PERIOD + 5.2) * SECOND:
+            history.leftovers.append("the raw APScheduler job has fallen silent")
         before = self.now()
         alive = self._alive()
         for plan in alive:
@@ -518,7 +531,9 @@ class World:
         me = asyncio.current_task()
         history.leftovers += [f"a task: {task}" for task in asyncio.all_tasks() if task is not me]
         history.leftovers += [
-            f"a timer: {handle}" for handle in self.loop._scheduled if not handle.cancelled()  # type: ignore[attr-defined]
+            f"a timer: {handle}"
+            for handle in self.loop._scheduled
+            if not handle.cancelled()  # type: ignore[attr-defined]
         ]
         expected = "Broken("  # a store's, out of APScheduler's own wakeup
         history.leftovers += [f"a problem in the loop: {text}" for text in self.loop.problems if expected not in text]
