@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hassette_aps.telemetry import JobSummary
 
 F = TypeVar("F", bound=Callable[..., Any])
+H = TypeVar("H", bound=ErrorHandler | None)
 
 
 class Scheduler:
@@ -241,13 +242,16 @@ class Scheduler:
             job = self._engine.registry.get(self._owner.id_of(name))
         return job if job is not None and job.home is self._owner else None
 
-    def on_error(self, handler: ErrorHandler | None) -> None:
-        """Set the handler for failures of all jobs without one of their own; looked up when a run fails.
+    def on_error(self, handler: H) -> H:
+        """Set the handler for failures of all jobs without one of their own; None = no handler.
+
+        It is looked up when a run fails. Usable as a decorator: the handler comes back.
 
         Raises:
             TypeError: not callable with one ``SchedulerErrorContext``.
         """
         self._listeners.on_error = _taking_one("on_error", handler)
+        return handler
 
     def on_run(self, hook: RunHook) -> None:
         """Call ``hook`` with one ``ExecutionRecord`` per verdict, beside other hooks.

@@ -1,7 +1,7 @@
 """Fixtures of the whole suite."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -12,10 +12,9 @@ pytest_plugins = ["hassette_aps.testing.plugin"]
 
 
 @pytest.fixture(autouse=True)
-def _fresh_calls() -> Iterator[None]:
+def _fresh_calls() -> None:
     CALLS.clear()
     HANDLED.clear()
-    yield
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ async def test_a_one_shots_events(scheduler: Scheduler) -> None:
 
 
 async def test_outcome_events_carry_more(scheduler: Scheduler) -> None:
-    """11.15: outcome events have ``execution_id``, ``started_at`` (aware) and ``duration`` in seconds, and APScheduler's fields."""
+    """11.15: outcome events have ``execution_id``, ``started_at`` (aware), ``duration`` in seconds, and the rest."""
     heard = Heard(scheduler)
 
     async def answer() -> int:

@@ -76,7 +76,7 @@ MISUSES: list[tuple[str, Misuse, type[Exception], list[str]]] = [
     ("predicate with parameter", lambda s: s.run_in(idle, 1, where=lambda job: True), TypeError, ["where="]),
     ("no trigger", lambda s: s.schedule(idle, "0 7 * * *", name="x"), TypeError, ["'0 7 * * *'", "Cron"]),
     ("trigger class", lambda s: s.schedule(idle, Daily), TypeError, ["Daily"]),
-    ("a trigger that never fires", lambda s: s.schedule(idle, NeverStarts(), name="x"), ValueError, ["'x'", "never fires"]),
+    ("never fires", lambda s: s.schedule(idle, NeverStarts(), name="x"), ValueError, ["'x'", "never fires"]),
     ("30 February", lambda s: s.run_cron(idle, "0 0 30 2 *"), ValueError, ["0 0 30 2 *"]),
     ("minute 61", lambda s: s.run_cron(idle, "61 * * * *"), ValueError, ["61 * * * *", "minute"]),
     ("four fields", lambda s: s.run_cron(idle, "* * * *"), ValueError, ["* * * *"]),
@@ -190,7 +190,7 @@ def closure() -> Callable[[], None]:
 
 
 async def test_what_a_persistent_store_cannot_keep(tmp_path: Any) -> None:
-    """11.18: lambdas, closures and methods of unpicklable objects are refused in a persistent store, with the way out."""
+    """11.18: lambdas, closures and methods of unpicklable objects are refused there, with the way out."""
     holder = Holder()
     refused: list[tuple[Any, dict[str, Any], str]] = [
         (lambda: None, {}, "module level"),

@@ -150,7 +150,7 @@ async def test_error_against_a_row(path: Path, caplog: pytest.LogCaptureFixture)
 
 
 async def test_raw_jobs_with_the_same_id(path: Path) -> None:
-    """11.4: a raw job counts as taken; ``"replace"`` takes it over in the store where it is; raw it is neither listed nor cancelled."""
+    """11.4: a raw job counts as taken; ``"replace"`` takes it over where it is; raw it is not listed, not cancelled."""
     aps = sql_scheduler(path)
     aps.start()
     aps.add_job(called, IntervalTrigger(hours=1), id="x", jobstore="db")
