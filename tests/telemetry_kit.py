@@ -94,10 +94,11 @@ def running_markers(telemetry: Telemetry) -> int:
 
 def child(code: str, *args: str, **options: Any) -> subprocess.Popen[str]:
     """A process that runs ``code`` with this module imported as ``kit``."""
-    root = Path(__file__).resolve().parents[1]
+    root = str(Path(__file__).resolve().parents[1])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.Popen(
         [sys.executable, "-c", f"import sys, time\nfrom tests import telemetry_kit as kit\n{code}", *args],
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         text=True,
         **options,
