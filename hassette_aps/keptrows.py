@@ -47,7 +47,8 @@ class KeptRows:
         self._clockwork = clockwork
         self._registry = registry
         self._keeper = keeper
-        self._last_target: dict[ScheduledJob, Micros] = {}
+        self._last_target: dict[str, Micros] = {}
+        """Row id -> the last target admitted in this process, whoever owned a handle then."""
         self._removed: set[str] = set()
         self._own_change: str | None = None
 
@@ -175,7 +176,8 @@ class KeptRows:
 
     def forget(self, job: ScheduledJob) -> None:
         """The job is gone."""
-        self._last_target.pop(job, None)
+        if job.home is not None and job.row_alias is not None:
+            self._last_target.pop(job.home.id_of(job.name), None)
 
     def pause(self, job: ScheduledJob) -> None:
         """APScheduler's ``pause_job``; the trigger remembers the target."""
@@ -206,7 +208,7 @@ class KeptRows:
             due: Any = row.next_run_time
             if due is not None:
                 due = to_datetime(from_datetime(due) - back, self._clockwork.aps.timezone)
-            self._last_target.pop(job, None)
+            self._last_target.pop(job_id, None)
             self._modify(job_id, alias, trigger=kept, next_run_time=due)
             self.refresh(job)
         except Exception as exc:  # noqa: BLE001  a store that is down
@@ -287,13 +289,13 @@ class KeptRows:
         if job is None or job.row_alias is None:
             job = self._adopt_row(owner, str(getattr(row, "_jobstore_alias", "")), row)
         try:
-            ahead = kept.due(fires, now, self._last_target.get(job, -1))
+            ahead = kept.due(fires, now, self._last_target.get(row.id, -1))
         except Exception as exc:  # noqa: BLE001  11.22
             self._keeper.trigger_failed(Run(job, kept.target, fires), exc)
             return None
         if ahead is None:
             return None
-        self._last_target[job] = ahead.target
+        self._last_target[row.id] = ahead.target
         run = Run(job, ahead.target, fires)
         run.missed, run.upcoming = ahead.missed, ahead.upcoming
         run.attempt = kept.attempt(ahead.target)

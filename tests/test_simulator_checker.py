@@ -217,18 +217,17 @@ def test_silence_after_a_step_back_is_found() -> None:
 
 def test_a_wall_clock_schedule_waits_and_repeats_nothing() -> None:
     """P11: ``Cron`` after a step back of a minute: the minute that comes again is not run again."""
-    history = History(0, [(BORN, OFFSET), (BORN + 65 * SECOND, OFFSET - 60 * SECOND)], [])
+    history = History(0, [(BORN, OFFSET), (at(60).elapsed, OFFSET - 60 * SECOND)], [])
     history.lives[1] = Life(1, "cron", "* * * * *", at(0))
+    history.end = at(170)
     first = (at(0).wall // (60 * SECOND) + 1) * 60 * SECOND
-    history.end = at(130)
-    seconds = (first - at(0).wall) / SECOND
-    for number, second in enumerate((seconds, seconds + 120)):
-        name = f"run-{number}"
-        target = first + number * 60 * SECOND
+    since = (first - at(0).wall) / SECOND
+    assert 0 < since < 60
+    for name, second, target in (("one", since, first), ("two", since + 120, first + 60 * SECOND)):
         history.starts.append(Start(at(second), 1, name, target, 1))
         history.verdicts.append(Verdict(1, name, "success", target, 1, True, None, None, 0, 1.0, "schedule"))
     assert kinds(history) == set()
-    history.starts.append(Start(at(seconds + 60), 1, "again", first, 2))
+    history.starts.append(Start(at(since + 60), 1, "again", first, 2))
     history.verdicts.append(Verdict(1, "again", "success", first, 2, True, None, None, 0, 1.0, "schedule"))
     assert "unknown target" in kinds(history)
 
