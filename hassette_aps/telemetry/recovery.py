@@ -34,7 +34,7 @@ class Death:
         """One WARNING that names the runs cut off and the jobs whose targets may not have run."""
         logger.warning(
             "process %d (instance %s) ended without a clean stop: %s cut off; "
-            "targets up to its last heartbeat may not have run for %s",
+            "targets after its last record may not have run for %s",
             self.process.pid,
             self.instance,
             _some([f"{run.job_name!r} ({run.execution_id})" for run in self.cut_off], "run"),
@@ -123,7 +123,9 @@ class Instances:
             return None
         running = (executions.c.instance_id == other.id) & (executions.c.status == RUNNING)
         cut_off = conn.execute(select(executions.c.execution_id).where(running)).scalars().all()
-        ranges = _owed_ranges(conn, other.id, other.heartbeat_at)
+        # It may have lived on after its last heartbeat, but not for longer than to the next one.
+        until = min(other.heartbeat_at + self._beat, conn.execute(select(self._database.now())).scalar_one())
+        ranges = _owed_ranges(conn, other.id, until)
         conn.execute(_unfinished_of(other.id))
         if ranges:
             conn.execute(executions.insert(), ranges)
@@ -143,7 +145,7 @@ def _unfinished_of(instance_id: int) -> Any:
 
 
 def _owed_ranges(conn: Connection, instance_id: int, until: int) -> list[dict[str, Any]]:
-    """For each job the process answered for, the targets after its last record, up to the last heartbeat."""
+    """For each job the process answered for, the targets after its last record, up to ``until``."""
     last = (
         select(
             executions.c.job_id,
