@@ -25,7 +25,7 @@ def find_binaries() -> Path | None:
 
 
 class PostgresServer:
-    """One cluster that can be stopped, killed and started again."""
+    """One cluster that can be frozen, killed and started again."""
 
     def __init__(self, binaries: Path, folder: Path) -> None:
         self._binaries = binaries
@@ -112,14 +112,6 @@ class PostgresServer:
         for pid in (process.pid, *_children(process.pid)):
             os.kill(pid, number)
 
-    def stop(self) -> None:
-        """Disconnect everybody and stop."""
-        process = self._process
-        if process is not None and process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            process.wait(10)
-        self._process = None
-
     def sql(self, statement: str, database: str = "postgres") -> None:
         """Run one statement outside of a transaction."""
         import psycopg
@@ -153,5 +145,5 @@ def run_server() -> Iterator[PostgresServer]:
         yield server
     finally:
         if server is not None:
-            server.stop()
+            server.kill()
         shutil.rmtree(folder, ignore_errors=True)
