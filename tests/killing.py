@@ -21,7 +21,6 @@ from hassette_aps import Scheduler, current_run
 from hassette_aps.instants import from_datetime
 from hassette_aps.telemetry import Telemetry
 
-
 RECORDED = "recorded"
 
 
@@ -169,9 +168,7 @@ class Lane:
             if name == RECORDED:
                 continue
             seen[name, target, attempt] += 1
-            if execution_id not in singles and not any(
-                first <= int(target) <= last for first, last, _ in ranges[name]
-            ):
+            if execution_id not in singles and not any(first <= int(target) <= last for first, last, _ in ranges[name]):
                 if pid in known:
                     toll.uncovered.append(f"{self.owner}: {name} {target} {execution_id}")
                 else:

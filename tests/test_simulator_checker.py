@@ -21,7 +21,9 @@ def at(seconds: float, seq: int | None = None) -> Moment:
 
 def verdict(second: float, **changes: Any) -> Verdict:
     """A successful run of the target at ``second``."""
-    made = Verdict(1, f"run-{second}", "success", at(second).wall, 1, True, None, None, 0, 1.0, "schedule")
+    made = Verdict(
+        1, f"run-{second}", "success", at(second).wall, 1, True, None, None, 0, 1.0, "schedule", at(second).elapsed
+    )
     return made._replace(**changes)
 
 
@@ -78,7 +80,15 @@ def test_a_target_both_run_and_coalesced_is_found() -> None:
     """P2: exactly one verdict: a range must not cover what ran."""
     history = good()
     history.verdicts.append(
-        verdict(20, execution_id="range", status="coalesced", started=False, first=at(20).wall, last=at(30).wall)
+        verdict(
+            20,
+            execution_id="range",
+            status="coalesced",
+            started=False,
+            first=at(20).wall,
+            last=at(30).wall,
+            told=at(41).elapsed,
+        )
     )
     assert kinds(history) == {"double verdict"}
 
@@ -88,7 +98,15 @@ def test_a_range_is_the_verdict_of_all_it_covers() -> None:
     history = good()
     del history.starts[1:3], history.verdicts[1:3]
     history.verdicts.append(
-        verdict(20, execution_id="range", status="coalesced", started=False, first=at(20).wall, last=at(30).wall)
+        verdict(
+            20,
+            execution_id="range",
+            status="coalesced",
+            started=False,
+            first=at(20).wall,
+            last=at(30).wall,
+            told=at(41).elapsed,
+        )
     )
     assert kinds(history) == set()
 
@@ -225,10 +243,10 @@ def test_a_wall_clock_schedule_waits_and_repeats_nothing() -> None:
     assert 0 < since < 60
     for name, second, target in (("one", since, first), ("two", since + 120, first + 60 * SECOND)):
         history.starts.append(Start(at(second), 1, name, target, 1))
-        history.verdicts.append(Verdict(1, name, "success", target, 1, True, None, None, 0, 1.0, "schedule"))
+        history.verdicts.append(Verdict(1, name, "success", target, 1, True, None, None, 0, 1.0, "schedule", 0))
     assert kinds(history) == set()
     history.starts.append(Start(at(since + 60), 1, "again", first, 2))
-    history.verdicts.append(Verdict(1, "again", "success", first, 2, True, None, None, 0, 1.0, "schedule"))
+    history.verdicts.append(Verdict(1, "again", "success", first, 2, True, None, None, 0, 1.0, "schedule", 0))
     assert "unknown target" in kinds(history)
 
 

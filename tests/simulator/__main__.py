@@ -33,9 +33,8 @@ def main() -> int:
         if args.seed is not None or targets >= args.targets:
             break
     spent = time.monotonic() - began
-    print(
-        f"{targets} targets, {runs} runs, {failed} bad seeds, {spent:.1f} s ({spent / max(targets, 1) * 1e6:.0f} us a target)"
-    )
+    each = spent / max(targets, 1) * 1e6
+    print(f"{targets} targets, {runs} runs, {failed} bad seeds, {spent:.1f} s ({each:.0f} us a target)")
     return 1 if failed else 0
 
 

@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from .clock import SECOND, Trace
 from .history import RAN, History, Life, Start, Verdict
@@ -88,7 +89,7 @@ def _match(found: Findings, life: Life, planned: list[Slot], verdicts: list[Verd
             due[verdict.execution_id] = planned[index]
         else:
             assert verdict.last is not None
-            covered = _range(verdict, planned, epochs, cover)
+            covered = _range(verdict, planned, epochs)
             if not covered:
                 found.add("unknown target", f"job {life.job} ({life.kind}): the range {verdict} holds no target")
             for index in covered:
@@ -113,18 +114,18 @@ def _slot_of(
     return min(fitting, key=lambda index: (cover[index], planned[index].state == FORBIDDEN), default=None)
 
 
-def _range(verdict: Verdict, planned: list[Slot], epochs: dict[int, list[int]], cover: dict[int, int]) -> list[int]:
-    """The targets of the range, in the stretch between two clock steps in which it was recorded."""
+def _range(verdict: Verdict, planned: list[Slot], epochs: dict[int, list[int]]) -> list[int]:
+    """The targets of the range, in the newest stretch between two clock steps in which it can have been recorded."""
     assert verdict.first is not None
     assert verdict.last is not None
-    best: list[int] = []
-    for indexes in epochs.values():
+    for epoch in sorted(epochs, reverse=True):
+        indexes = epochs[epoch]
         low = bisect_left(indexes, verdict.first, key=lambda index: planned[index].target)
         high = bisect_left(indexes, verdict.last + 1, key=lambda index: planned[index].target)
         inside = indexes[low:high]
-        if inside and (not best or sum(cover[i] for i in inside) <= sum(cover[i] for i in best)):
-            best = inside
-    return [index for index in best if planned[index].state != FORBIDDEN or len(best) == 1]
+        if inside and planned[inside[-1]].due <= verdict.told:
+            return [index for index in inside if planned[index].state != FORBIDDEN or len(inside) == 1]
+    return []
 
 
 def _timely(
@@ -167,7 +168,7 @@ def _overlap(found: Findings, life: Life, verdicts: Iterable[Verdict], starts_of
         if verdict.duration is not None
         for start in starts_of[verdict.execution_id]
     )
-    for (_, ended, one), (begun, _, other) in zip(spans, spans[1:], strict=False):
+    for (_, ended, one), (begun, _, other) in pairwise(spans):
         if begun < ended - ROUNDING:
             found.add(
                 "overlap", f"job {life.job} ({life.mode}): {other} began {ended - begun:.6f} s before {one} ended"

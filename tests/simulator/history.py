@@ -26,7 +26,7 @@ class Start(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """One record. ``first`` and ``last`` are the ends of a range, or None."""
+    """One record. ``first`` and ``last`` are the ends of a range, or None; ``told`` is when it was heard of."""
 
     job: int
     execution_id: str
@@ -39,6 +39,7 @@ class Verdict(NamedTuple):
     lateness: int
     duration: float | None
     triggered_by: str
+    told: int
 
 
 @dataclass(slots=True)
@@ -83,6 +84,8 @@ class History:
     """(execution id, job) per call of an error handler."""
     submitted: list[tuple[str, int]] = field(default_factory=list)
     """(execution id, job) per ``submit()``."""
-    end: Moment = Moment(0, 0, 0)
+    store_failed: bool = False
+    """Rows may have waited for their store."""
+    end: Moment = field(default_factory=lambda: Moment(0, 0, 0))
     leftovers: list[str] = field(default_factory=list)
     """What was still there after the last shutdown: tasks, timers, jobs, unexpected errors."""

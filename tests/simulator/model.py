@@ -1,4 +1,4 @@
-"""Which targets a registration owed: computed from its schedule and the clocks alone, by other means than the package."""
+"""Which targets a registration owed, computed from its schedule and the clocks by other means than the package."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +12,9 @@ from .history import History, Life
 OWED, OPTIONAL, FORBIDDEN = "owed", "optional", "forbidden"
 STEP = SECOND
 """Steps back of up to a second are not told from slewing: intervals wait for their wall time then."""
+
+STORE_RETRY = 20 * SECOND
+"""A row may wait so long for a store that fails; cancelled meanwhile, it has no run and no verdict."""
 
 
 @dataclass(slots=True)
@@ -38,7 +41,7 @@ def slots(life: Life, history: History, trace: Trace) -> list[Slot]:
             if (due := trace.reaches(target, life.born.elapsed)) is not None and due <= end
         ]
     for slot in found:
-        _classify(slot, life, history)
+        _classify(slot, life, history, trace)
     return found
 
 
@@ -138,7 +141,7 @@ def _values(field: str, size: int) -> set[int]:
 # What was owed of it
 
 
-def _classify(slot: Slot, life: Life, history: History) -> None:
+def _classify(slot: Slot, life: Life, history: History, trace: Trace) -> None:
     due, late = slot.due, slot.due + life.jitter
     for pause in life.pauses:
         begun = pause[0]
@@ -147,6 +150,15 @@ def _classify(slot: Slot, life: Life, history: History) -> None:
             break
         if over is not None and due > over:
             continue
+        if over is not None and due > begun.elapsed and life.kind not in ("every", "after", "custom"):
+            again = trace.reaches(slot.target, over)
+            if again is None or again > over:  # the clock went back meanwhile: its time is still to come
+                slot.due = due = again if again is not None else history.end.elapsed + 1
+                late = due + life.jitter
+                if again is None or again > history.end.elapsed:
+                    slot.state = OPTIONAL
+                    return
+                continue
         if life.kind in ("after", "once"):
             if over is None:
                 slot.state = OPTIONAL
@@ -159,7 +171,9 @@ def _classify(slot: Slot, life: Life, history: History) -> None:
         gone = life.gone or life.leaving
         if due > gone.elapsed:
             slot.state = FORBIDDEN
-        elif slot.state == OWED and slot.due + life.jitter >= unsettled(life.leaving.elapsed, history):
+        elif slot.state == OWED and slot.due + life.jitter >= unsettled(life.leaving.elapsed, history) - (
+            STORE_RETRY if life.row and history.store_failed else 0
+        ):
             slot.state = OPTIONAL
     elif late >= unsettled(history.end.elapsed, history) and slot.state == OWED:
         slot.state = OPTIONAL

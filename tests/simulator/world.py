@@ -139,6 +139,7 @@ class World:
                 0 if record.lateness_ms is None else int(record.lateness_ms * 1000),
                 record.duration_ms,
                 record.triggered_by,
+                self.clock.elapsed,
             )
         )
 
@@ -515,6 +516,7 @@ class World:
             self.resume(plan)
         await asyncio.sleep(20)
         history.end = self.now()
+        history.store_failed = self._store.failures > 0
         if not self.steps_back and self.clock.elapsed - self.raw_runs[-1] > (RAW_PERIOD + 5.2) * SECOND:
             history.leftovers.append("the raw APScheduler job has fallen silent")
         before = self.now()
