@@ -84,7 +84,7 @@ class RunExecutor(BaseExecutor):
             home.logger.warning("job %r behind schedule by %.1f s", job.name, (now - run.fires) / 1e6)
         if announce and clockwork.hears(EVENT_JOB_SUBMITTED):
             times = [to_datetime(run.fires, clockwork.aps.timezone)]
-            alias = job.row_alias or ALIAS
+            alias = ALIAS if job.spec.executor is not None else job.row_alias or ALIAS
             clockwork.dispatch(JobSubmissionEvent(EVENT_JOB_SUBMITTED, job_id_of(run), alias, times))
         if home.max_lateness is not None and run.lateness > home.max_lateness:
             home.logger.warning("job %r missed: %.1f s late", job.name, run.lateness / 1e6)
@@ -116,12 +116,12 @@ class RunExecutor(BaseExecutor):
         if spec.on_loop or spec.where is not None:
             self._spawn(run, home, loop, self._on_loop(run))
         else:
-            loop.call_soon(self.workers.submit, partial(self._in_thread, run, home.context.copy()), context=Context())
+            loop.call_soon(self.workers.submit, partial(self._in_thread, run, self._context_of(run)), context=Context())
         if run.limit is not None and run.status is None:
             self.deadlines.add(run, run.limit, loop)
 
     def _spawn(self, run: Run, home: Owner, loop: asyncio.AbstractEventLoop, body: Any) -> None:
-        context = home.context.copy()
+        context = self._context_of(run)
         if home.spawn is None:
             run.task = loop.create_task(body, name=run.job.spec.name, context=context)
             return
@@ -154,7 +154,7 @@ class RunExecutor(BaseExecutor):
                     return
             if not spec.on_loop:
                 run.task = None
-                self.workers.submit(partial(self._in_thread, run, self._home(run).context.copy()))
+                self.workers.submit(partial(self._in_thread, run, self._context_of(run)))
                 return
             if not self.begin(run):
                 self._verdict(run, "cancelled")
@@ -361,6 +361,13 @@ class RunExecutor(BaseExecutor):
         home = run.job.home
         assert home is not None
         return home
+
+    def _context_of(self, run: Run) -> Context:
+        home = self._home(run)
+        context = home.context.copy()
+        if home.prepare is not None:
+            home.prepare(run.execution_id, context)
+        return context
 
     def _loop(self) -> asyncio.AbstractEventLoop:
         loop = self._clockwork.loop

@@ -180,6 +180,10 @@ class ScheduledJob:
         """
         self._registered("cancel").cancel(self)
 
+    def remove(self) -> None:
+        """``cancel``, as Hassette 0.60 calls it."""
+        self.cancel()
+
     def pause(self) -> None:
         """Hold the schedule: a paused job owes no targets. Silent if it is paused or gone.
 

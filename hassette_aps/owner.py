@@ -27,10 +27,12 @@ class Owner:
         "max_lateness",
         "name",
         "prefix",
+        "prepare",
         "settings",
         "spawn",
         "stopping",
         "threshold",
+        "unwanted",
         "zone",
     )
 
@@ -52,6 +54,10 @@ class Owner:
         self.spawn = spawn
         self.lost: set[str] = set()
         """Names of in-memory jobs that ended with the last shutdown."""
+        self.unwanted: set[str] = set()
+        """Ids of jobs cancelled before start, whose rows of an earlier process go at start."""
+        self.prepare: Callable[[str, Context], None] | None = None
+        """Told the execution id of each run and its context, before the run starts."""
         self.live = False
         """Its jobs may run: attached, and not shut down."""
         self.stopping = False

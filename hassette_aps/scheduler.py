@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from datetime import datetime
 from functools import partial
 from logging import Logger, getLogger
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from zoneinfo import ZoneInfo
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -19,21 +19,19 @@ from hassette_aps.health import SchedulerHealth
 from hassette_aps.job import ScheduledJob
 from hassette_aps.lifecycle import Lifecycle
 from hassette_aps.listeners import Listeners
-from hassette_aps.options import JobOptions
+from hassette_aps.methods import SchedulingMethods
 from hassette_aps.owner import Owner, Spawn
 from hassette_aps.records import ExecutionRecord, Status
 from hassette_aps.settings import Settings
-from hassette_aps.triggers import After, Cron, Daily, Every, Once
-from hassette_aps.types import ErrorHandler, IfExists, JobFunction, RunHook
+from hassette_aps.types import ErrorHandler, IfExists, RunHook
 
 if TYPE_CHECKING:
     from hassette_aps.telemetry import JobSummary
 
-F = TypeVar("F", bound=Callable[..., Any])
 H = TypeVar("H", bound=ErrorHandler | None)
 
 
-class Scheduler:
+class Scheduler(SchedulingMethods):
     """Hassette's scheduling methods on an ``AsyncIOScheduler``.
 
     Args:
@@ -42,6 +40,7 @@ class Scheduler:
             (``owner/name``). The default owner ``""`` uses the plain names.
         logger: Where to log; ``hassette_aps`` by default.
         spawn: Makes the task of each run, for frameworks that track tasks; ``loop.create_task`` by default.
+        prepare: Told each run's execution id and context before it starts, to set context variables of its own.
         **settings: See ``Settings``; each is also read from ``HASSETTE_APS_<NAME>``.
 
     Raises:
@@ -56,6 +55,7 @@ class Scheduler:
         owner: str = "",
         logger: Logger | None = None,
         spawn: Spawn | None = None,
+        prepare: Callable[[str, Context], None] | None = None,
         **settings: Any,
     ) -> None:
         _check_owner(aps, owner)
@@ -75,6 +75,7 @@ class Scheduler:
             copy_context(),
             spawn,
         )
+        self._owner.prepare = prepare
         self._lifecycle = Lifecycle(self._engine, self._owner, self.settings)
         self._listeners: Listeners = self._lifecycle.listeners
         self._lifecycle.attach()
@@ -129,18 +130,6 @@ class Scheduler:
 
     # Registration
 
-    def schedule(self, func: JobFunction, trigger: object, **options: Unpack[JobOptions]) -> ScheduledJob:
-        """Run ``func`` on a trigger: ours, any object with ``TriggerProtocol``'s methods, or one of APScheduler.
-
-        Options are those of ``JobOptions``. The call works from any thread, before or after start; ``await`` it (or
-        the handle) to have the registration on record.
-
-        Raises:
-            TypeError: a non-callable, no trigger, an unknown option, arguments that do not fit.
-            ValueError: a value that is not allowed, a name that is taken, a schedule that never fires.
-        """
-        return self.add_job(ScheduledJob(func, trigger, **options), if_exists=options.get("if_exists", "error"))
-
     def add_job(self, job: ScheduledJob, if_exists: IfExists = "error") -> ScheduledJob:
         """Register a job built by hand.
 
@@ -157,56 +146,6 @@ class Scheduler:
                 f"job {job.name!r}: if_exists={if_exists!r} is not allowed; give 'error', 'skip' or 'replace'"
             )
         return self._lifecycle.register(job, if_exists)
-
-    def run_in(self, func: JobFunction, delay: float, **options: Unpack[JobOptions]) -> ScheduledJob:
-        """Run once, ``delay`` seconds from now, or from start for what is registered before it."""
-        return self.schedule(func, After(seconds=delay), **options)
-
-    def run_once(
-        self,
-        func: JobFunction,
-        at: str | ZonedDateTime | datetime,
-        if_past: Literal["tomorrow", "error"] = "tomorrow",
-        **options: Unpack[JobOptions],
-    ) -> ScheduledJob:
-        """Run once at ``at``: ``"07:00"`` today, or tomorrow if that is past, or an absolute time."""
-        return self.schedule(func, Once(at, if_past), **options)
-
-    def run_every(
-        self,
-        func: JobFunction,
-        hours: float = 0,
-        minutes: float = 0,
-        seconds: float = 0,
-        **options: Unpack[JobOptions],
-    ) -> ScheduledJob:
-        """Run again and again, first after one interval, then on that grid without drift."""
-        return self.schedule(func, Every(seconds=seconds, minutes=minutes, hours=hours), **options)
-
-    def run_minutely(self, func: JobFunction, minutes: int = 1, **options: Unpack[JobOptions]) -> ScheduledJob:
-        """Run every ``minutes`` minutes, a whole number."""
-        return self.schedule(func, Every(minutes=_whole("run_minutely", "minutes", minutes)), **options)
-
-    def run_hourly(self, func: JobFunction, hours: int = 1, **options: Unpack[JobOptions]) -> ScheduledJob:
-        """Run every ``hours`` hours, a whole number."""
-        return self.schedule(func, Every(hours=_whole("run_hourly", "hours", hours)), **options)
-
-    def run_daily(self, func: JobFunction, at: str = "00:00", **options: Unpack[JobOptions]) -> ScheduledJob:
-        """Run once a day at ``at`` (``"HH:MM"``), on every daylight-saving night too."""
-        return self.schedule(func, Daily(at), **options)
-
-    def run_cron(self, func: JobFunction, expression: str, **options: Unpack[JobOptions]) -> ScheduledJob:
-        """Run on a cron expression: 5 fields, a 6th is seconds."""
-        return self.schedule(func, Cron(expression), **options)
-
-    def scheduled(self, trigger: object, **options: Unpack[JobOptions]) -> Callable[[F], F]:
-        """Decorator form of ``schedule``; the function comes back unchanged."""
-
-        def register(func: F) -> F:
-            self.schedule(func, trigger, **options)
-            return func
-
-        return register
 
     # Jobs
 
@@ -313,14 +252,6 @@ def _check_owner(aps: object, owner: object) -> None:
         raise TypeError(f"owner must be a str of printable characters, got {owner!r}")
     if "/" in owner:
         raise ValueError(f"owner {owner!r} may not contain '/': it separates owner and name in APScheduler ids")
-
-
-def _whole(method: str, what: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{method}({what}={value!r}): must be a whole number; use run_every({what}=) for fractions")
-    if value < 1:
-        raise ValueError(f"{method}({what}={value!r}): must be at least 1")
-    return value
 
 
 def _group(group: object) -> str:

@@ -155,9 +155,7 @@ async def test_sync_handlers_run_in_a_thread_async_ones_on_the_loop(scheduler: S
     assert seen == {"sync": (False, "a"), "async": (True, "b")}
 
 
-async def test_a_failing_handler_is_logged_and_counted(
-    scheduler: Scheduler, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_failing_handler_is_logged_and_counted(scheduler: Scheduler, caplog: pytest.LogCaptureFixture) -> None:
     """9.3: ERROR with its traceback, counted; the run's own record is unaffected."""
     recorded = Recorded(scheduler)
 
@@ -252,9 +250,7 @@ def dies() -> None:
 
 async def test_failures_on_other_executors_reach_the_handler() -> None:
     """9.4: APScheduler's thread pool and asyncio executors, for jobs in our store and in a user's."""
-    aps = AsyncIOScheduler(
-        timezone="UTC", executors={"threads": ThreadPoolExecutor(2), "default": AsyncIOExecutor()}
-    )
+    aps = AsyncIOScheduler(timezone="UTC", executors={"threads": ThreadPoolExecutor(2), "default": AsyncIOExecutor()})
     async with Scheduler(aps) as scheduler:
         contexts: list[SchedulerErrorContext] = []
         recorded = Recorded(scheduler)

@@ -17,7 +17,7 @@ LAYERS: list[set[str]] = [
     {"clockwork", "events", "timer", "executor", "store", "rows", "conflicts", "keptrows", "jobs", "foreign",
      "registration", "engine", "logfilter"},
     {"listeners", "telemetry"},
-    {"lifecycle", "scheduler"},
+    {"lifecycle", "methods", "scheduler"},
     {"__init__", "testing", "hassette"},
 ]  # fmt: skip
 """From the values at the bottom to the faces at the top; a module imports from its own layer or below."""

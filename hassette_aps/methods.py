@@ -1,0 +1,93 @@
+"""The scheduling methods, each a trigger and a call of ``add_job``: written once, for every face that has them."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Literal, TypeVar, Unpack
+
+from whenever import ZonedDateTime
+
+from hassette_aps.job import ScheduledJob
+from hassette_aps.options import JobOptions
+from hassette_aps.triggers import After, Cron, Daily, Every, Once
+from hassette_aps.types import IfExists, JobFunction
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class SchedulingMethods:
+    """``schedule``, the ``run_*`` methods and the decorator, for whoever has an ``add_job``."""
+
+    @abstractmethod
+    def add_job(self, job: ScheduledJob, if_exists: IfExists = "error") -> ScheduledJob:
+        """Register a job built by hand."""
+
+    def schedule(self, func: JobFunction, trigger: object, **options: Unpack[JobOptions]) -> ScheduledJob:
+        """Run ``func`` on a trigger: ours, any object with ``TriggerProtocol``'s methods, or one of APScheduler.
+
+        Options are those of ``JobOptions``. The call works from any thread, before or after start; ``await`` it (or
+        the handle) to have the registration on record.
+
+        Raises:
+            TypeError: a non-callable, no trigger, an unknown option, arguments that do not fit.
+            ValueError: a value that is not allowed, a name that is taken, a schedule that never fires.
+        """
+        return self.add_job(ScheduledJob(func, trigger, **options), if_exists=options.get("if_exists", "error"))
+
+    def run_in(self, func: JobFunction, delay: float, **options: Unpack[JobOptions]) -> ScheduledJob:
+        """Run once, ``delay`` seconds from now, or from start for what is registered before it."""
+        return self.schedule(func, After(seconds=delay), **options)
+
+    def run_once(
+        self,
+        func: JobFunction,
+        at: str | ZonedDateTime | datetime,
+        if_past: Literal["tomorrow", "error"] = "tomorrow",
+        **options: Unpack[JobOptions],
+    ) -> ScheduledJob:
+        """Run once at ``at``: ``"07:00"`` today, or tomorrow if that is past, or an absolute time."""
+        return self.schedule(func, Once(at, if_past), **options)
+
+    def run_every(
+        self,
+        func: JobFunction,
+        hours: float = 0,
+        minutes: float = 0,
+        seconds: float = 0,
+        **options: Unpack[JobOptions],
+    ) -> ScheduledJob:
+        """Run again and again, first after one interval, then on that grid without drift."""
+        return self.schedule(func, Every(seconds=seconds, minutes=minutes, hours=hours), **options)
+
+    def run_minutely(self, func: JobFunction, minutes: int = 1, **options: Unpack[JobOptions]) -> ScheduledJob:
+        """Run every ``minutes`` minutes, a whole number."""
+        return self.schedule(func, Every(minutes=_whole("run_minutely", "minutes", minutes)), **options)
+
+    def run_hourly(self, func: JobFunction, hours: int = 1, **options: Unpack[JobOptions]) -> ScheduledJob:
+        """Run every ``hours`` hours, a whole number."""
+        return self.schedule(func, Every(hours=_whole("run_hourly", "hours", hours)), **options)
+
+    def run_daily(self, func: JobFunction, at: str = "00:00", **options: Unpack[JobOptions]) -> ScheduledJob:
+        """Run once a day at ``at`` (``"HH:MM"``), on every daylight-saving night too."""
+        return self.schedule(func, Daily(at), **options)
+
+    def run_cron(self, func: JobFunction, expression: str, **options: Unpack[JobOptions]) -> ScheduledJob:
+        """Run on a cron expression: 5 fields, a 6th is seconds."""
+        return self.schedule(func, Cron(expression), **options)
+
+    def scheduled(self, trigger: object, **options: Unpack[JobOptions]) -> Callable[[F], F]:
+        """Decorator form of ``schedule``; the function comes back unchanged."""
+
+        def register(func: F) -> F:
+            self.schedule(func, trigger, **options)
+            return func
+
+        return register
+
+
+def _whole(method: str, what: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{method}({what}={value!r}): must be a whole number; use run_every({what}=) for fractions")
+    if value < 1:
+        raise ValueError(f"{method}({what}={value!r}): must be at least 1")
+    return value
