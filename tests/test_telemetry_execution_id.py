@@ -12,6 +12,12 @@ from hassette_aps import execution_id
 from hassette_aps.execution_id import first_execution_id, new_execution_id
 
 
+@pytest.fixture(autouse=True)
+def _fresh_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids never go back, so a test that moved the clock ahead would be remembered."""
+    monkeypatch.setattr(execution_id._generator, "last", 0)
+
+
 def test_is_a_uuid_of_version_7_that_carries_the_time() -> None:
     """An id parses as an RFC 9562 UUID, version 7, and its first 48 bits are the milliseconds of now."""
     before = time.time_ns() // 1_000_000

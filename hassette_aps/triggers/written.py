@@ -71,7 +71,7 @@ def duration(what: str, **parts: float) -> Micros:
     for unit, amount in parts.items():
         if isinstance(amount, bool) or not isinstance(amount, (int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"{what}: {unit} must be a number, got {amount!r}")
-        if not math.isfinite(amount) or amount < 0:
+        if (isinstance(amount, float) and not math.isfinite(amount)) or amount < 0:
             raise ValueError(f"{what}: {unit} must be a finite number >= 0, got {amount!r}")
         if amount > _LONGEST:
             raise ValueError(f"{what}: {unit} is more than 100 years; give a shorter time")
