@@ -2,12 +2,12 @@
 
 import sys
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from hassette_aps.workers import Workers
+from tests.telemetry_kit import wait_until
 
 
 @pytest.fixture
@@ -47,11 +47,9 @@ def test_the_place_of_a_thread_left_behind_is_refilled() -> None:
     pool.submit(hang)
     pool.submit(hang)
     pool.submit(done.set)
-    while not idents:
-        time.sleep(0.001)
+    wait_until(lambda: idents)
     assert pool.leak(idents[0])
-    while len(idents) < 2:
-        time.sleep(0.001)
+    wait_until(lambda: len(idents) == 2)
     assert not pool.leak(idents[1])
     assert pool.leaked == 1
     assert not done.is_set()
@@ -70,8 +68,7 @@ def test_a_pool_that_was_closed_while_a_thread_hung_works_again() -> None:
         release.wait()
 
     pool.submit(hang)
-    while not idents:
-        time.sleep(0.001)
+    wait_until(lambda: idents)
     pool.close()
     assert pool.leak(idents[0])
     pool.open()

@@ -15,8 +15,11 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--targets", type=int, default=100_000, help="stop after so many targets")
     parser.add_argument("--without", action="append", default=[], help="leave out: store, threads, blocks, clock_steps")
+    parser.add_argument("--nights", action="store_true", help="the nights in which the clocks change")
     args = parser.parse_args()
     setup = Setup(**dict.fromkeys(args.without, False))
+    if args.nights:
+        setup = Setup(seconds=4 * 3600, jobs=20, every=(600.0,), operations=80, clock_steps=False, nights=True)
     began, targets, runs, failed = time.monotonic(), 0, 0, 0
     seed = args.first if args.seed is None else args.seed
     while True:

@@ -45,7 +45,8 @@ class Setup:
     store: bool = True
     threads: bool = True
     blocks: bool = True
-    database: str | None = None
+    nights: bool = False
+    """Only wall-clock schedules, in a night in which the clocks change."""
 
 
 @dataclass(slots=True)
@@ -86,7 +87,7 @@ class World:
         self.seed = seed
         self.setup = setup
         self.rng = Random(seed)
-        zone, start = STARTS[self.rng.randrange(3)]
+        zone, start = STARTS[self.rng.randrange(1, 3) if setup.nights else self.rng.randrange(3)]
         self.zone = zone
         self.clock = Clock(start, Random(seed + 1))
         self.loop = VirtualLoop(self.clock, Random(seed + 2))
@@ -250,7 +251,10 @@ class World:
         plan = known or Plan(next(self._numbers), self._temper())
         plain = setup.threads and rng.random() < 0.06 and not row
         interval = rng.choice(setup.every)
-        kind = rng.choices(["every", "after", "once", "daily", "cron", "custom"], [60, 8, 6, 6, 14, 10])[0]
+        kind = rng.choices(
+            ["every", "after", "once", "daily", "cron", "custom"],
+            [0, 0, 10, 60, 30, 0] if setup.nights else [60, 8, 6, 6, 14, 10],
+        )[0]
         if row:
             kind, interval, plan.act = (
                 rng.choice(["every", "cron", "daily"]),
@@ -305,12 +309,12 @@ class World:
             return moment, Once(Instant.from_timestamp(moment, unit="microsecond").to_tz(self.zone))
         if kind == "daily":
             local = datetime.fromtimestamp(wall // SECOND, UTC).astimezone(self.scheduler.timezone)
-            hour, minute = (local.hour + rng.randrange(3)) % 24, rng.randrange(60)
-            return hour * 3600 + minute * 60, Daily(f"{hour:02d}:{minute:02d}")
+            hour, minute = (local.hour + rng.randrange(4)) % 24, rng.randrange(60)
+            fixed = Daily(f"{hour:02d}:{minute:02d}") if rng.random() < 0.5 else Cron(f"{minute} {hour} * * *")
+            return hour * 3600 + minute * 60, fixed
         if kind == "cron":
-            text = rng.choice(
-                ["* * * * *", "*/2 * * * *", "*/7 * * * *", "* * * * * */10", "* * * * * */3", "*/5 * * * * 30"]
-            )
+            minutely = ["* * * * *", "*/2 * * * *", "*/7 * * * *", "*/5 * * * * 30"]
+            text = rng.choice(minutely if self.setup.nights else [*minutely, "* * * * * */10", "* * * * * */3"])
             return text, Cron(text)
         micros = int(interval * SECOND)
         return micros, MoodyTrigger(micros, lambda: self.trigger_broken, lambda: None)
@@ -498,7 +502,7 @@ class World:
         if setup.store:
             self.aps.add_jobstore(self._store, STORE)
         self.aps.add_job(self._raw, "interval", seconds=RAW_PERIOD, misfire_grace_time=None, id="raw")
-        self.scheduler = Scheduler(self.aps, timezone=self.zone, database=setup.database, max_workers=3)
+        self.scheduler = Scheduler(self.aps, timezone=self.zone, database=None, max_workers=3)
         self.scheduler.on_run(self.on_run)
         self.scheduler.on_error(self.on_error)
         self.aps.start()
