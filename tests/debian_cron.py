@@ -53,9 +53,8 @@ def main() -> int:
             got = sorted({minute_of(begin, elapsed) for which, elapsed in ran if which == number})
             same = got == expected
             differences += not same
-            print(
-                f"{zone} {start[:10]}  {expression:18} {'same' if same else f'cron {shown(got)}, here {shown(expected)}'}"
-            )
+            verdict = "same" if same else f"cron {shown(got)}, here {shown(expected)}"
+            print(f"{zone} {start[:10]}  {expression:18} {verdict}")
     print(f"{len(NIGHTS) * len(EXPRESSIONS)} cases, {differences} differ")
     return 1 if differences else 0
 
