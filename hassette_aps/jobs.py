@@ -85,6 +85,7 @@ class Jobs:
 
     def resume(self, job: ScheduledJob) -> None:
         """Go on, on the same grid."""
+        self.store.notice_step()
         if job.row_alias is not None and job not in self.pending:
             self.rows.refresh(job)
         with self.lock:

@@ -107,6 +107,7 @@ class Registration:
     def schedule(self, owner: Owner, job: ScheduledJob, decision: Decision, found: FoundRow | None) -> None:
         """Put a registered job where it lives; its schedule starts now."""
         jobs = self._jobs
+        jobs.store.notice_step()
         paused = job.state == PAUSED
         target = self._first_target(owner, job)
         if found is not None:

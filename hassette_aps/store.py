@@ -70,8 +70,8 @@ class FacadeJobStore(BaseJobStore):
             return
         if monotonic() - self._last_beat >= BEAT:
             self._beat()
+        self.notice_step()
         now = self.last_wakeup = now_us()
-        self._notice_step(now)
         with self._lock:
             due = self.agenda.pop_due(now, SLICE)
         for fires, jobs in due:
@@ -150,9 +150,13 @@ class FacadeJobStore(BaseJobStore):
             clockwork.wakeup()
             return
 
-    def _notice_step(self, now: Micros) -> None:
-        drift = now - round(monotonic() * SECOND)
-        before, self._drift = self._drift, drift
+    def notice_step(self) -> None:
+        """Plan anew if the wall clock was set since the last look; before anything is planned on it. Any thread."""
+        if not self._clockwork.running:
+            return
+        with self._lock:
+            drift = now_us() - round(monotonic() * SECOND)
+            before, self._drift = self._drift, drift
         if before is None or abs(drift - before) <= CLOCK_STEP:
             return
         self._clockwork.wakeup()  # APScheduler's own timer counts elapsed time
@@ -238,7 +242,7 @@ class FacadeJobStore(BaseJobStore):
             misfire_grace_time=None,
             max_instances=NO_LIMIT,
             next_run_time=to_datetime(job.fires, timezone) if job.state == ACTIVE and job.fires is not None else None,
-            _jobstore_alias=ALIAS,
+            _jobstore_alias=job.row_alias or ALIAS,
         )
 
     def _shown_trigger(self, job: ScheduledJob) -> Any:
@@ -261,6 +265,7 @@ class FacadeJobStore(BaseJobStore):
     def update_job(self, job: Job) -> None:
         """``aps.modify_job``, ``pause_job``, ``resume_job``, ``reschedule_job`` on one of our jobs."""
         changed: Any = job
+        self.notice_step()
         with self._lock:
             ours = self._registry.get(changed.id)
             if ours is None or ours.row_alias is not None:

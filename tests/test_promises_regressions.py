@@ -100,3 +100,22 @@ async def test_a_target_admitted_before_its_row_failed_has_one_verdict(caplog: A
     ranges = [(record.coalesced_from, record.coalesced_to) for record in records if record.coalesced_from]
     assert len(set(single)) == len(single)
     assert not [one for one in single for first, last in ranges if first <= one <= last]
+
+
+async def test_what_is_registered_right_after_a_step_back_is_not_early(scheduler: Scheduler) -> None:
+    """P3, P11: a job registered or resumed before the heartbeat has noticed a step back is planned on the new clock."""
+    with FrozenClock("2027-01-11T08:00:00+00:00") as clock:
+        paused = scheduler.run_every(called_async, seconds=7200, args=("paused",))
+        paused.pause()
+        await clock.advance(seconds=1)
+        clock.step(-3600)
+        scheduler.run_in(called_async, 60, args=("delay",), name="delay")
+        paused.resume()
+        await clock.advance(seconds=59)
+        assert CALLS == []
+        await clock.advance(seconds=1)
+        assert CALLS == [("delay",)]
+        await clock.advance(seconds=7200 - 62)
+        assert CALLS == [("delay",)]
+        await clock.advance(seconds=1)
+        assert CALLS == [("delay",), ("paused",)]

@@ -140,7 +140,7 @@ def _timely(
         begun = start.when.elapsed
         if begun < slot.due:
             found.add("early", f"job {life.job}: {start} began {slot.due - begun} us before {slot}")
-        if life.mode != "parallel" or life.row or life.waits:
+        if life.mode != "parallel" or life.row or life.waits or slot.waits:
             continue  # it may wait: for another run, for its store, for a thread
         limit = slot.due + life.jitter + SLACK + _held(history, slot.due, begun)
         if any(at <= begun and slot.due - BEAT <= at <= slot.due + life.jitter for at in stepped):

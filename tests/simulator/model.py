@@ -27,6 +27,8 @@ class Slot:
     epoch: int = 0
     other: int | None = None
     state: str = OWED
+    waits: bool = False
+    """Delayed by jitter when the clock was set back: it waits for its wall time again."""
 
 
 def slots(life: Life, history: History, trace: Trace) -> list[Slot]:
@@ -62,7 +64,7 @@ def _elapsed(life: Life, trace: Trace, end: int) -> Iterator[Slot]:
             continue
         if due is None or due > end:
             return
-        attempt = None if life.jitter and marks else 1 + sum(mark > target for mark in marks)
+        attempt = None if (life.jitter or life.pauses) and marks else 1 + sum(mark > target for mark in marks)
         slot = Slot(target, attempt, due, epoch)
         if life.jitter and backs and due + life.jitter >= backs[0][0]:
             slot.other, slot.attempt = target - backs[0][1], None
@@ -143,6 +145,9 @@ def _values(field: str, size: int) -> set[int]:
 
 def _classify(slot: Slot, life: Life, history: History, trace: Trace) -> None:
     due, late = slot.due, slot.due + life.jitter
+    if life.kind not in ("every", "after") and any(due <= at <= late for at, _ in steps_back(trace)):
+        slot.waits, slot.state = True, OPTIONAL
+        return
     for pause in life.pauses:
         begun = pause[0]
         over = pause[1].elapsed if len(pause) > 1 else None
