@@ -63,6 +63,10 @@ class Clockwork:
         """Start it in an empty context: its timer keeps the context of whoever arms it."""
         Context().run(self.aps.start)
 
+    def pause(self) -> None:
+        """Let it wake up no more jobs."""
+        self.aps.pause()
+
     def add_job(self, func: Any, trigger: Any, **options: Any) -> None:
         """``add_job`` in an empty context."""
         Context().run(self.aps.add_job, func, trigger, **options)

@@ -2,6 +2,7 @@
 
 from typing import Any, Literal, TypeAlias
 
+from hassette_aps.clockwork import BROKEN_ROW
 from hassette_aps.job import ScheduledJob
 from hassette_aps.options import changed_fields
 from hassette_aps.rows import RowTrigger, row_changes
@@ -34,6 +35,13 @@ def against_row(row: Any, alias: str, new: ScheduledJob, owner: str, if_exists: 
     Raises:
         ValueError: the name is taken and ``if_exists`` does not resolve it.
     """
+    if row is BROKEN_ROW:
+        if if_exists == "replace":
+            return "replace"
+        raise ValueError(
+            f"job {new.name!r}{_of(owner)} exists already in job store {alias!r}, in a row that cannot be read; give"
+            " if_exists='replace' to replace it, or another name="
+        )
     kept = row.trigger
     if not isinstance(kept, RowTrigger):
         if if_exists == "replace":

@@ -57,8 +57,10 @@ class Engine:
         self.jobs = Jobs(self.clockwork, self.lock, self.registry, self.executor)
         self.foreign = ForeignRuns(self.clockwork, self.registry, self.executor, self.jobs.store.view)
         self.registration = Registration(self.jobs, self.foreign)
-        self.failures: dict[Owner, Exception] = {}
-        """Why an owner could not be opened at start."""
+        self.starter: Owner | None = None
+        """The owner whose ``start()`` is starting the AsyncIOScheduler."""
+        self.start_failure: Exception | None = None
+        """Why that owner could not be opened."""
         self.attached = False
         self.started_here = False
         """One of our owners started the AsyncIOScheduler; the last one to leave stops it."""
@@ -157,18 +159,33 @@ class Engine:
                 del self.owners[owner.name]
             self.jobs.reporters.pop(owner, None)
             self.executor.reporters.pop(owner, None)
-            self.failures.pop(owner, None)
+
+    def start(self, starter: Owner) -> None:
+        """Start the AsyncIOScheduler and open every owner.
+
+        Raises:
+            ValueError: a name of ``starter`` is taken in a store; no owner is open then, and nothing wakes up.
+        """
+        self.started_here, self.starter, self.start_failure = True, starter, None
+        try:
+            self.clockwork.start()
+        finally:
+            self.starter = None
+        if self.start_failure is not None:
+            raise self.start_failure
 
     def open_all(self) -> None:
         """The AsyncIOScheduler has started: open every owner; one that fails does not keep the others closed."""
-        self.failures.clear()
-        self.jobs.rows.park_strangers(self.owners)
-        for owner in list(self.owners.values()):
+        for owner in sorted(self.owners.values(), key=lambda owner: owner is not self.starter):
             try:
                 self.open(owner)
-            except Exception as exc:  # noqa: BLE001  kept for Scheduler.start(); after a bare aps.start() the log tells
-                self.failures[owner] = exc
+            except Exception as exc:  # noqa: BLE001  its start() raises it; after a bare aps.start() the log tells
+                if owner is self.starter:
+                    self.start_failure = exc
+                    self.clockwork.pause()  # its first wakeup is on its way: no row is used up before it stops
+                    return
                 owner.logger.error("the jobs of owner %r are not scheduled: %s", owner.name, exc)
+        self.jobs.rows.park_strangers({name for name, owner in self.owners.items() if owner.live})
 
     def open(self, owner: Owner) -> None:
         """Schedule what the owner registered, after settling every name against the rows of earlier processes.
@@ -176,15 +193,18 @@ class Engine:
         Raises:
             ValueError: a name is taken; then nothing of the owner is registered.
         """
-        rows = self.jobs.rows.all()
+        rows, reporter = self.jobs.rows.all(), self.jobs.reporters[owner]
         decided = self.registration.decide_pending(owner, rows)
         owner.live = True
         self._watch_rows()
         for job, decision, found in decided:
             self.registration.schedule(owner, job, decision, found)
-        self.jobs.rows.adopt(owner, rows)
+            if decision == "replace":
+                rows.pop(owner.id_of(job.name), None)
+        for job in self.jobs.rows.adopt(owner, rows):
+            reporter.registered(job)
         self.jobs.store.timer.arm()
-        self.jobs.reporters[owner].opened()
+        reporter.opened()
 
     def _watch_rows(self) -> None:
         aps = self.clockwork.aps
@@ -199,7 +219,7 @@ class Engine:
         jobs = self.jobs
         lost: set[str] = set()
         for job in self.registry.of(owner):
-            if job.row_alias is None or job in jobs.pending:
+            if job.row_alias is None or job in jobs.pending or self.clockwork.in_memory(job.row_alias):
                 lost.add(job.name)
                 jobs.cancel(job)
                 continue
@@ -209,11 +229,12 @@ class Engine:
                 job.state = FINISHED
                 self.registry.discard(owner, job)
         owner.lost |= lost
+        owner.unwanted.clear()
         return lost
 
     def _aps_stopped(self) -> None:
         """``aps.shutdown()`` ends every owner; each may start again."""
-        for owner in list(self.owners.values()):
+        for owner in [owner for owner in self.owners.values() if owner.live]:
             owner.stopping = True
             self.close(owner, aps_goes_on=False)
             owner.live = owner.stopping = False

@@ -62,6 +62,8 @@ class Jobs:
             if job.state in (CANCELLED, FINISHED):
                 return
             stored = job.row_alias is not None and job not in self.pending and job.state != ENDING
+            if self.pending.get(job) in ("skip", "replace") and job.home is not None:
+                job.home.unwanted.add(job.home.id_of(job.name))
         self.mark_cancelled(job)
         if stored:
             self.rows.remove(job)

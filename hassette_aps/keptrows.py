@@ -1,6 +1,6 @@
 """Facade jobs in the user's job stores: written, found again, parked, paused, and run when APScheduler says so."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import replace
@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias
 
 from apscheduler.jobstores.base import JobLookupError
 
-from hassette_aps.clockwork import ALIAS, BROKEN_ROW, NO_LIMIT, Clockwork
+from hassette_aps.clockwork import ALIAS, NO_LIMIT, Clockwork
 from hassette_aps.conflicts import Decision
 from hassette_aps.instants import Micros, from_datetime, to_datetime
 from hassette_aps.job import ACTIVE, CANCELLED, ENDING, FINISHED, PAUSED, PENDING, ScheduledJob
@@ -55,23 +55,25 @@ class KeptRows:
     # Finding
 
     def all(self) -> dict[str, FoundRow]:
-        """Every row of every store by id, raw ones included; unreadable rows are left alone."""
+        """Every row of every store by id, raw ones included; those that cannot be read stand under the id ``""``."""
         found: dict[str, FoundRow] = {}
         for alias, store in self._clockwork.stores():
             try:
                 with self._clockwork.keeping_broken_rows(store):
                     for row in self._clockwork.aps.get_jobs(alias):
-                        if row is not BROKEN_ROW:
-                            found.setdefault(row.id, (alias, row))
+                        found.setdefault(row.id, (alias, row))
             except Exception as exc:  # noqa: BLE001  a store that is down must not keep the others from starting
                 _log.warning("job store %r cannot be read: %r", alias, exc)
         return found
 
-    def find(self, job_id: str) -> FoundRow | None:
-        """The row with that id in any store."""
+    def find(self, job_id: str, wanted: str | None = None) -> FoundRow | None:
+        """The row with that id in one store or any; ``BROKEN_ROW`` for one that cannot be read."""
         for alias, store in self._clockwork.stores():
+            if wanted not in (None, alias):
+                continue
             try:
-                row: Any = store.lookup_job(job_id)
+                with self._clockwork.keeping_broken_rows(store):
+                    row: Any = store.lookup_job(job_id)
             except Exception as exc:  # noqa: BLE001
                 _log.warning("job store %r cannot be asked for job %r: %r", alias, job_id, exc)
                 continue
@@ -79,15 +81,22 @@ class KeptRows:
                 return alias, row
         return None
 
-    def adopt(self, owner: Owner, rows: Mapping[str, FoundRow]) -> None:
+    def adopt(self, owner: Owner, rows: Mapping[str, FoundRow]) -> list[ScheduledJob]:
         """List the rows of an earlier process that nobody has registered again, and wake parked ones."""
+        adopted: list[ScheduledJob] = []
         for job_id, (alias, row) in rows.items():
             kept = row.trigger
-            if isinstance(kept, RowTrigger) and kept.owner == owner.name:
-                if self._registry.get(job_id) is None:
-                    self._adopt_row(owner, alias, row)
-                if kept.parked is not None:
-                    self._unpark(job_id, alias, kept)
+            if not isinstance(kept, RowTrigger) or kept.owner != owner.name:
+                continue
+            if self._registry.get(job_id) is None:
+                if job_id in owner.unwanted:
+                    self._remove(job_id, alias)
+                    continue
+                adopted.append(self._adopt_row(owner, alias, row))
+            if kept.parked is not None:
+                self._unpark(job_id, alias, kept)
+        owner.unwanted.clear()
+        return adopted
 
     def _adopt_row(self, owner: Owner, alias: str, row: Any) -> ScheduledJob:
         kept: RowTrigger = row.trigger
@@ -168,10 +177,12 @@ class KeptRows:
         """Delete the row; even if that fails, this process starts no run of it any more."""
         home = job.home
         assert home is not None
-        job_id = home.id_of(job.name)
+        self._remove(home.id_of(job.name), job.row_alias)
+
+    def _remove(self, job_id: str, alias: str | None) -> None:
         self._removed.add(job_id)
         with suppress(JobLookupError):
-            Context().run(self._clockwork.aps.remove_job, job_id, job.row_alias)
+            Context().run(self._clockwork.aps.remove_job, job_id, alias)
         self._removed.discard(job_id)
 
     def forget(self, job: ScheduledJob) -> None:
@@ -220,14 +231,17 @@ class KeptRows:
         """Its owner stops while the AsyncIOScheduler goes on: nothing fires, nothing is lost."""
         home = job.home
         assert home is not None
-        row: Any = self._clockwork.aps.get_job(home.id_of(job.name), job.row_alias)
-        if row is not None and isinstance(row.trigger, RowTrigger):
-            self._park_row(str(job.row_alias), row)
+        try:
+            row: Any = self._clockwork.aps.get_job(home.id_of(job.name), job.row_alias)
+            if row is not None and isinstance(row.trigger, RowTrigger):
+                self._park_row(str(job.row_alias), row)
+        except Exception as exc:  # noqa: BLE001  a store that is down must not keep the owner from stopping
+            home.logger.warning("job %r: its row in job store %r cannot be parked: %r", job.name, job.row_alias, exc)
 
-    def park_strangers(self, owners: Mapping[str, Owner]) -> None:
-        """Park the rows of owners that have no Scheduler here."""
+    def park_strangers(self, live: Container[str]) -> None:
+        """Park the rows of owners that are not running here."""
         for alias, row in self.all().values():
-            if isinstance(row.trigger, RowTrigger) and row.trigger.owner not in owners:
+            if isinstance(row.trigger, RowTrigger) and row.trigger.owner not in live:
                 self._park_row(alias, row)
 
     def _park_row(self, alias: str, row: Any) -> None:

@@ -123,19 +123,14 @@ class Lifecycle:
             self.attach()
         self._warn_of_lost()
         if engine.clockwork.started:
-            if not owner.live:
-                self._raise_failure(engine.failures.get(owner))
+            if not owner.live and not owner.stopping:  # it could not be opened when somebody else started it
+                engine.open(owner)
             return
-        engine.started_here = True
-        engine.clockwork.start()
-        failure = engine.failures.get(owner)
-        if failure is not None:
+        try:
+            engine.start(owner)
+        except Exception:
             await self._stop_aps()
-            raise failure
-
-    def _raise_failure(self, failure: Exception | None) -> None:
-        if failure is not None:
-            raise failure
+            raise
 
     def _warn_of_lost(self) -> None:
         lost = self._owner.lost - {job.name for job in self._engine.registry.of(self._owner)}

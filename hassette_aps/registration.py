@@ -1,5 +1,6 @@
 """From a validated job to a scheduled one: settings filled in, its name settled, put where it lives."""
 
+from collections.abc import Container
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -40,47 +41,51 @@ class Registration:
         target = self._first_target(owner, job)
         with jobs.lock:
             existing = self._settle_name(owner, job, if_exists)
-            decision: Decision = "add"
-            if existing is not None:
-                decision = against_job(existing, job, owner.name, if_exists)
-                if decision == "keep":
-                    if existing.row_alias is not None:
-                        existing.spec = job.spec  # the functions of this process instead of those read back
-                    return existing
+        found: FoundRow | None = None
+        if owner.live and (existing is None or existing.row_alias is not None):
+            found = jobs.rows.find(owner.id_of(job.name), existing and existing.row_alias)
+        decision = self._decide(owner, job, if_exists, existing, found)
+        if existing is not None and decision == "keep":
+            if existing.row_alias is not None:
+                existing.spec = job.spec  # the functions of this process instead of those read back
+            return existing
         if owner.stopping:
             job.home, job.keeper, job.state = owner, jobs, CANCELLED
             owner.logger.warning("job %r is not scheduled: its scheduler is shutting down", job.name)
             return job
-        if alias is not None and not self._clockwork.in_memory(alias):
-            refuse_unstorable(job, alias)
-        found: FoundRow | None = None
-        if owner.live:
-            found = jobs.rows.find(owner.id_of(job.name))
-            if existing is None and found is not None:
-                decision = against_row(found[1], found[0], job, owner.name, if_exists)
-        elif existing is None:
-            self._settle_against_pending(owner, job, if_exists)
+        raw = None
+        if not owner.live and existing is None:
+            raw = self._raw_pending(owner, job, if_exists)
+        alias = found[0] if found is not None else raw[1] if raw is not None else alias
+        self._refuse_unstorable(job, alias)
         with jobs.lock:
             if jobs.registry.get(owner.id_of(job.name)) is not existing:
                 return self.register(owner, job, if_exists)  # another thread was faster: decide again
-            if existing is not None:
-                jobs.mark_cancelled(existing)
             job.home, job.keeper, job.state = owner, jobs, PENDING
-            job.row_alias = job.row_alias or alias
+            job.row_alias = alias
             job.target = job.fires = target
-            jobs.registry.add(owner, job)
+            if existing is None:
+                jobs.registry.add(owner, job)
+            else:
+                jobs.registry.swap(owner, existing, job)
             jobs.pending[job] = if_exists
-        if existing is not None:
-            jobs.announce(EVENT_JOB_REMOVED, existing)
+        if raw is not None:
+            self._clockwork.pending().remove(raw)
         if owner.live:
             try:
                 self.schedule(owner, job, decision, found)
             except BaseException:
                 with jobs.lock:
                     jobs.pending.pop(job, None)
-                    jobs.registry.discard(owner, job)
+                    if existing is None:
+                        jobs.registry.discard(owner, job)
+                    else:
+                        jobs.registry.swap(owner, job, existing)
                     job.state = CANCELLED
                 raise
+        if existing is not None:
+            jobs.mark_cancelled(existing)
+            jobs.announce(EVENT_JOB_REMOVED, existing)
         if owner in jobs.reporters:
             jobs.reporters[owner].registered(job)
         return job
@@ -97,12 +102,44 @@ class Registration:
             waiting = [item for item in self._jobs.pending.items() if item[0].home is owner]
         decided: list[tuple[ScheduledJob, Decision, FoundRow | None]] = []
         for job, if_exists in waiting:
-            found = rows.get(owner.id_of(job.name))
-            decision: Decision = "add"
+            found = self._found_at_start(owner, job, if_exists, rows)
+            decided.append((job, self._decide(owner, job, if_exists, None, found), found))
             if found is not None:
-                decision = against_row(found[1], found[0], job, owner.name, if_exists)
-            decided.append((job, decision, found))
+                self._refuse_unstorable(job, found[0])
         return decided
+
+    def _found_at_start(
+        self, owner: Owner, job: ScheduledJob, if_exists: IfExists, rows: dict[str, FoundRow]
+    ) -> FoundRow | None:
+        """The row that has a waiting job's name; an unnamed one-shot finds a free name instead."""
+        job_id = owner.id_of(job.name)
+        if "" in rows and job_id not in rows:  # some rows cannot be read: it may be one of them
+            return self._jobs.rows.find(job_id)
+        if job_id not in rows or not _takes_a_suffix(job, if_exists):
+            return rows.get(job_id)
+        with self._jobs.lock:
+            self._jobs.registry.discard(owner, job)
+            self._add_suffix(owner, job, rows)
+            self._jobs.registry.add(owner, job)
+        return None
+
+    def _decide(
+        self,
+        owner: Owner,
+        job: ScheduledJob,
+        if_exists: IfExists,
+        existing: ScheduledJob | None,
+        found: FoundRow | None,
+    ) -> Decision:
+        if existing is None:
+            return "add" if found is None else against_row(found[1], found[0], job, owner.name, if_exists)
+        if found is not None and if_exists == "skip" and not self._clockwork.in_memory(found[0]):
+            return against_row(found[1], found[0], job, owner.name, if_exists)  # it may be an earlier process's
+        return against_job(existing, job, owner.name, if_exists)
+
+    def _refuse_unstorable(self, job: ScheduledJob, alias: str | None) -> None:
+        if alias is not None and not self._clockwork.in_memory(alias):
+            refuse_unstorable(job, alias)
 
     def schedule(self, owner: Owner, job: ScheduledJob, decision: Decision, found: FoundRow | None) -> None:
         """Put a registered job where it lives; its schedule starts now."""
@@ -174,14 +211,18 @@ class Registration:
 
     def _settle_name(self, owner: Owner, job: ScheduledJob, if_exists: IfExists) -> ScheduledJob | None:
         """Who has the name; an unnamed one-shot finds a free one."""
-        registry = self._jobs.registry
-        existing = registry.get(owner.id_of(job.name))
-        if existing is None or not (job.spec.auto_named and job.spec.trigger.one_shot and if_exists == "error"):
+        existing = self._jobs.registry.get(owner.id_of(job.name))
+        if existing is None or not _takes_a_suffix(job, if_exists):
             return existing
-        base = auto_name(job.spec.func, job.spec.trigger)
-        free = next(n for n in count(2) if registry.get(owner.id_of(f"{base}#{n}")) is None)
-        job.spec = replace(job.spec, name=f"{base}#{free}")
+        self._add_suffix(owner, job, {})
         return None
+
+    def _add_suffix(self, owner: Owner, job: ScheduledJob, rows: Container[str]) -> None:
+        base = auto_name(job.spec.func, job.spec.trigger)
+        names = (f"{base}#{n}" for n in count(2))
+        taken = self._jobs.registry.get
+        free = next(name for name in names if taken(owner.id_of(name)) is None and owner.id_of(name) not in rows)
+        job.spec = replace(job.spec, name=free)
 
     def _first_target(self, owner: Owner, job: ScheduledJob) -> Micros:
         trigger = job.spec.trigger
@@ -193,15 +234,18 @@ class Registration:
             raise ValueError(f"job {job.name!r}: trigger {trigger} never fires; give a schedule that has a first time")
         return target
 
-    def _settle_against_pending(self, owner: Owner, job: ScheduledJob, if_exists: IfExists) -> None:
-        """Raw jobs that wait for the same start: refused, or taken over."""
-        job_id = owner.id_of(job.name)
+    def _raw_pending(self, owner: Owner, job: ScheduledJob, if_exists: IfExists) -> tuple[Any, str, bool] | None:
+        """A raw job with that id that waits for the same start: refused, or to be taken over."""
         for entry in list(self._clockwork.pending()):
             raw: Any = entry[0]
-            if raw.id == job_id:
+            if raw.id == owner.id_of(job.name):
                 against_row(raw, entry[1], job, owner.name, if_exists)
-                self._clockwork.pending().remove(entry)
-                job.row_alias = entry[1]
+                return entry
+        return None
+
+
+def _takes_a_suffix(job: ScheduledJob, if_exists: IfExists) -> bool:
+    return job.spec.auto_named and job.spec.trigger.one_shot and if_exists == "error"
 
 
 def _not_ours(alias: str | None) -> str | None:

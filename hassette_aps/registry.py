@@ -26,16 +26,24 @@ class Registry:
         return self._jobs.get(job_id)
 
     def add(self, owner: Owner, job: ScheduledJob) -> None:
-        """Enter a job whose id is free."""
+        """Enter a job under its id."""
         self._jobs[owner.prefix + job.spec.name] = job
         if job.spec.group is not None:
             self._groups.setdefault((owner.name, job.spec.group), {})[job] = None
+
+    def swap(self, owner: Owner, old: ScheduledJob, new: ScheduledJob) -> None:
+        """Give the name of ``old`` to ``new``, in its place."""
+        self._leave_group(owner, old)
+        self.add(owner, new)
 
     def discard(self, owner: Owner, job: ScheduledJob) -> None:
         """Take a job out; nothing happens if its id belongs to another one by now."""
         job_id = owner.prefix + job.spec.name
         if self._jobs.get(job_id) is job:
             del self._jobs[job_id]
+        self._leave_group(owner, job)
+
+    def _leave_group(self, owner: Owner, job: ScheduledJob) -> None:
         group = job.spec.group
         if group is not None and (members := self._groups.get((owner.name, group))):
             members.pop(job, None)

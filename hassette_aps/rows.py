@@ -5,7 +5,7 @@ import pickle
 import random
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -201,7 +201,7 @@ def row_changes(row: Any, new: JobSpec) -> list[str]:
     """
     old, kept = spec_of(row), row.trigger
     changed = set(changed_fields(old, new))
-    if row.func_ref == reference_of(new.func):
+    if row.func_ref is not None and row.func_ref == reference_of(new.func):
         changed.discard("func")
     if kept.trigger.written == new.trigger.written:
         changed.discard("trigger")
@@ -232,11 +232,10 @@ def refuse_unstorable(job: ScheduledJob, alias: str) -> None:
     """
     spec = job.spec
     where = f"job {spec.name!r} in job store {alias!r}"
-    reference = reference_of(spec.func)
-    if reference is None or _resolve_quietly(reference) is None:
+    if not _can_be_found(spec.func):
         raise ValueError(
             f"{where}: {spec.func!r} cannot be found again by name after a restart; pass a function defined at module"
-            " level (arguments go into args= and kwargs=), not a lambda, closure or partial"
+            " level (arguments go into args= and kwargs=), not a lambda, closure, partial or callable instance"
         )
     for key in ("where", "on_error"):
         value = getattr(spec, key)
@@ -270,12 +269,20 @@ def _is_bound(func: Callable[..., Any]) -> bool:
     return isinstance(func, MethodType) and not isinstance(func.__self__, type)
 
 
+def _can_be_found(func: Callable[..., Any]) -> bool:
+    """Whether the reference of a callable will mean it again; the name may still be about to be bound (a decorator)."""
+    reference = reference_of(func)
+    if reference is None:
+        return False
+    found = _resolve_quietly(reference)
+    return isinstance(func, FunctionType) if found is None else found is not type(func)
+
+
 def _kept_reference(func: Callable[..., Any] | None) -> str | None:
     """The reference of a callable that means the same in another process: not a bound method's."""
     if func is None or _is_bound(func):
         return None
-    reference = reference_of(func)
-    return reference if reference is not None and _resolve_quietly(reference) is not None else None
+    return reference_of(func) if _can_be_found(func) else None
 
 
 def _resolve_quietly(reference: str) -> Any:
