@@ -1,10 +1,17 @@
 """P1 to P11 in virtual time: a million targets under faults, judged by the checker. See ``tests/simulator``."""
 
 import os
+import sqlite3
+import threading
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hassette_aps.instants import from_datetime
+from hassette_aps.telemetry import Telemetry
 from tests.simulator.checker import check, report
 from tests.simulator.world import Setup, simulate
 
@@ -38,6 +45,48 @@ def test_a_night_in_which_the_clocks_change() -> None:
     night = Setup(seconds=4 * 3600, jobs=20, every=(600.0,), operations=80, clock_steps=False, nights=True)
     for seed in range(1, 13):
         judge(seed, night)
+
+
+class Locker(threading.Thread):
+    """Locks a SQLite database again and again, as another program would, in real time."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(daemon=True)
+        self.path = path
+        self.over = threading.Event()
+        self.locks = 0
+
+    def run(self) -> None:
+        with closing(sqlite3.connect(self.path, isolation_level=None, timeout=5)) as connection:
+            while not self.over.wait(0.05):
+                connection.execute("BEGIN EXCLUSIVE")
+                self.locks += 1
+                self.over.wait(0.15)
+                connection.execute("ROLLBACK")
+
+
+def test_the_database_has_every_verdict_though_it_is_locked_most_of_the_time(tmp_path: Path) -> None:
+    """P2, P9: what hooks were told is what the database has: each verdict once, ranges included."""
+    path = tmp_path / "runs.db"
+    locker = Locker(path)
+    locker.start()
+    try:
+        history, _ = simulate(7, Setup(seconds=200, operations=15, database=f"sqlite:///{path}"))
+    finally:
+        locker.over.set()
+        locker.join()
+    assert locker.locks > 3
+    assert not check(history).problems
+    telemetry = Telemetry(f"sqlite:///{path}")
+    records = telemetry.history("", limit=1_000_000)
+    told = Counter(verdict.execution_id for verdict in history.verdicts if verdict.first is None)
+    assert told == Counter(record.execution_id for record in records if record.coalesced_from is None)
+    ranges = Counter((f"job-{one.job}", one.first, one.last) for one in history.verdicts if one.first is not None)
+    assert ranges == Counter(
+        (one.job_name, from_datetime(one.coalesced_from), from_datetime(one.coalesced_to))
+        for one in records
+        if one.coalesced_from is not None and one.coalesced_to is not None
+    )
 
 
 def test_an_episode_repeats_from_its_seed() -> None:

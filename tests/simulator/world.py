@@ -45,6 +45,7 @@ class Setup:
     store: bool = True
     threads: bool = True
     blocks: bool = True
+    database: str | None = None
     nights: bool = False
     """Only wall-clock schedules, in a night in which the clocks change."""
 
@@ -263,7 +264,7 @@ class World:
             )
         options: dict[str, Any] = {"name": f"job-{plan.number}", "group": rng.choice([None, "a", "b", "c"])}
         options["mode"] = rng.choices(["parallel", "single", "queued", "restart"], [70, 10, 10, 10])[0]
-        value, trigger = self._schedule(kind, interval)
+        value, trigger = self._schedule(kind, interval, plan.number)
         jitter = 0.0
         if rng.random() < 0.2:
             jitter = rng.random() * (interval / 2 if self.steps_back else interval * 2)
@@ -298,7 +299,7 @@ class World:
         )
         return plan
 
-    def _schedule(self, kind: str, interval: float) -> tuple[Any, Any]:
+    def _schedule(self, kind: str, interval: float, number: int) -> tuple[Any, Any]:
         rng, wall = self.rng, self.clock.wall
         if kind == "every":
             return int(interval * SECOND), Every(seconds=interval)
@@ -317,7 +318,7 @@ class World:
             text = rng.choice(minutely if self.setup.nights else [*minutely, "* * * * * */10", "* * * * * */3"])
             return text, Cron(text)
         micros = int(interval * SECOND)
-        return micros, MoodyTrigger(micros, lambda: self.trigger_broken, lambda: None)
+        return micros, MoodyTrigger(micros, lambda: self.trigger_broken, lambda: self._trigger_raised(number))
 
     def _temper(self) -> str:
         return self.rng.choices(
@@ -388,8 +389,17 @@ class World:
         life = self.history.lives[plan.number]
         assert plan.handle is not None
         if life.pauses and len(life.pauses[-1]) == 1:
-            plan.handle.resume()
+            try:
+                plan.handle.resume()
+            except Broken:  # its trigger cannot say when it goes on: it stays paused
+                return
             life.pauses[-1].append(self.now())
+
+    def _trigger_raised(self, number: int) -> None:
+        """11.22: the job is paused now, unless it was already."""
+        pauses = self.history.lives[number].pauses
+        if not pauses or len(pauses[-1]) == 2:
+            pauses.append([self.now()])
 
     def _fails(self, verb: str) -> bool:
         return verb in self.failing and self.rng.random() < 0.5
@@ -467,6 +477,8 @@ class World:
                     self.clock.step((-size if back else size) + 0.000003)
             case "reload":
                 await self.reload()
+            case "trigger":
+                self.trigger_broken = not self.trigger_broken
             case "store":
                 self.failing = (
                     set() if self.failing else {rng.choice(["update_job", "get_next_run_time", "get_due_jobs"])}
@@ -502,7 +514,7 @@ class World:
         if setup.store:
             self.aps.add_jobstore(self._store, STORE)
         self.aps.add_job(self._raw, "interval", seconds=RAW_PERIOD, misfire_grace_time=None, id="raw")
-        self.scheduler = Scheduler(self.aps, timezone=self.zone, database=None, max_workers=3)
+        self.scheduler = Scheduler(self.aps, timezone=self.zone, database=setup.database, max_workers=3)
         self.scheduler.on_run(self.on_run)
         self.scheduler.on_error(self.on_error)
         self.aps.start()
@@ -516,6 +528,7 @@ class World:
 
     async def _end(self) -> None:
         history = self.history
+        self.trigger_broken = False
         for plan in self._alive():
             self.resume(plan)
         await asyncio.sleep(20)
