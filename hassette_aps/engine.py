@@ -32,13 +32,12 @@ _making = threading.Lock()
 
 
 def engine_of(aps: AsyncIOScheduler, max_workers: int) -> "Engine":
-    """The one engine of an AsyncIOScheduler, attached."""
+    """The one engine of an AsyncIOScheduler."""
     with _making:
         engine = _engines.get(id(aps))
         if engine is None:
             engine = _engines[id(aps)] = Engine(aps, max_workers)
-    engine.attach()
-    return engine
+        return engine
 
 
 def engines_on(loop: asyncio.AbstractEventLoop) -> list["Engine"]:
@@ -136,7 +135,8 @@ class Engine:
             ValueError: a live Scheduler with that owner is attached already.
         """
         with self.lock:
-            if owner.name in self.owners:
+            former = self.owners.get(owner.name)
+            if former is not None and not (former.ended and not self.registry.of(former)):
                 raise ValueError(
                     f"a Scheduler with owner={owner.name!r} is attached to this AsyncIOScheduler already; shut it"
                     " down first, or give another owner="
@@ -195,7 +195,7 @@ class Engine:
         """
         rows, reporter = self.jobs.rows.all(), self.jobs.reporters[owner]
         decided = self.registration.decide_pending(owner, rows)
-        owner.live = True
+        owner.live, owner.ended = True, False
         self._watch_rows()
         for job, decision, found in decided:
             self.registration.schedule(owner, job, decision, found)
@@ -238,3 +238,4 @@ class Engine:
             owner.stopping = True
             self.close(owner, aps_goes_on=False)
             owner.live = owner.stopping = False
+            owner.ended = True

@@ -42,6 +42,8 @@ class RunExecutor(BaseExecutor):
         self.log = getLogger("hassette_aps")
         self._clockwork = clockwork
         self._guarded = lock
+        self._started_on: asyncio.AbstractEventLoop | None = None
+        """The loop, which runs may still need when APScheduler has stopped and forgotten it."""
         self.workers = Workers(max_workers, "hassette_aps")
         self.running: dict[Run, None] = {}
         """Admitted, started or about to, without a verdict."""
@@ -60,6 +62,7 @@ class RunExecutor(BaseExecutor):
 
     def start(self, scheduler: Any, alias: str) -> None:
         super().start(scheduler, alias)
+        self._started_on = self._clockwork.loop
         self.workers.open()
 
     # Admission
@@ -138,6 +141,8 @@ class RunExecutor(BaseExecutor):
         with self._guarded:
             if run.job.state == CANCELLED or home.stopping or not home.live:
                 return False
+            if run.status is not None or run.cancelling is not None:
+                return False
             run.started = now_us()
         run.clock = monotonic()
         return True
@@ -146,18 +151,21 @@ class RunExecutor(BaseExecutor):
         set_current_run(run)
         spec = run.job.spec
         try:
+            if asyncio.get_running_loop().get_task_factory() is not None:
+                await asyncio.sleep(0)  # an eager one is still inside the admission
             if spec.where is not None:
                 run.clock = monotonic()
                 answer = spec.where()
                 if not (await answer if inspect.isawaitable(answer) else answer):
-                    self._verdict(run, "skipped")
+                    self._verdict_if_open(run, "skipped")
                     return
+                self._limit_anew(run)
             if not spec.on_loop:
-                run.task = None
+                run.task, run.clock = None, 0.0
                 self.workers.submit(partial(self._in_thread, run, self._context_of(run)))
                 return
             if not self.begin(run):
-                self._verdict(run, "cancelled")
+                self._verdict_if_open(run, "cancelled")
                 return
             result = spec.func(*spec.args, **spec.kwargs)
             if inspect.isawaitable(result):
@@ -167,6 +175,13 @@ class RunExecutor(BaseExecutor):
         else:
             self._ended(run, None, result)
 
+    def _limit_anew(self, run: Run) -> None:
+        """The predicate is through: the limit counts from the function's start."""
+        if run.limit is not None and run.status is None:
+            self.deadlines.discard(run)
+            run.on_loop = run.job.spec.on_loop
+            self.deadlines.add(run, run.limit, self._loop())
+
     def _in_thread(self, run: Run, context: Context) -> None:
         """The whole of a plain function's run, in a worker thread; must not raise."""
         context.run(self._call_plain, run)
@@ -175,7 +190,7 @@ class RunExecutor(BaseExecutor):
         set_current_run(run)
         run.thread = get_ident()
         spec = run.job.spec
-        if run.status is not None or not self.begin(run):
+        if not self.begin(run):
             self._post(self._verdict_if_open, run, "cancelled")
             return
         try:
@@ -189,6 +204,8 @@ class RunExecutor(BaseExecutor):
         """A plain function came back; if with an awaitable (a lambda around a coroutine), that is awaited."""
         if inspect.isawaitable(result) and run.status is None:
             self._spawn(run, self._home(run), self._loop(), self._await(run, result))
+            if run.status is not None and inspect.iscoroutine(result):  # its owner takes no more tasks
+                result.close()
         else:
             if inspect.iscoroutine(result):
                 result.close()
@@ -228,7 +245,7 @@ class RunExecutor(BaseExecutor):
 
     def _verdict_if_open(self, run: Run, status: Status) -> None:
         if run.status is None:
-            self._verdict(run, status)
+            self._verdict(run, run.cancelling or status)
 
     def _verdict(self, run: Run, status: Status, exc: BaseException | None = None) -> None:
         """The one way out of a run. On the loop, once."""
@@ -311,10 +328,10 @@ class RunExecutor(BaseExecutor):
             )
             self._verdict(run, run.cancelling)
 
-    def drop_waiting(self, home: Owner) -> None:
-        """Refuse the owner's runs that wait for another one's verdict."""
+    def drop_waiting(self, home: Owner | None = None) -> None:
+        """Refuse runs that wait for another one's verdict: an owner's, or all."""
         for job, guard in list(self._guards.items()):
-            if job.home is home:
+            if home in (None, job.home):
                 waiting = list(guard.waiting)
                 guard.waiting.clear()
                 for run in waiting:
@@ -343,11 +360,12 @@ class RunExecutor(BaseExecutor):
             )
 
     def shutdown(self, wait: bool = True) -> None:
-        """APScheduler stops: as its own asyncio executor, cancel what runs and do not wait."""
-        for guard in self._guards.values():
-            guard.waiting.clear()
+        """APScheduler stops: as its own asyncio executor, cancel what runs, except the caller, and do not wait."""
+        caller = current_run()
+        self.drop_waiting()
         for run in list(self.running):
-            self.stop(run)
+            if run is not caller:
+                self.stop(run)
         self.retire()
 
     def retire(self) -> None:
@@ -370,13 +388,13 @@ class RunExecutor(BaseExecutor):
         return context
 
     def _loop(self) -> asyncio.AbstractEventLoop:
-        loop = self._clockwork.loop
+        loop = self._started_on
         assert loop is not None, "runs are admitted on a running loop only"
         return loop
 
     def _post(self, callback: Callable[..., None], *args: Any) -> None:
-        """Continue on the loop; without one (shut down meanwhile) there is nobody left to tell."""
-        loop = self._clockwork.loop
+        """Continue on the loop; if it is closed there is nobody left to tell."""
+        loop = self._started_on
         try:
             if loop is not None:
                 loop.call_soon_threadsafe(callback, *args, context=Context())

@@ -1,13 +1,15 @@
 """Facade jobs on executors that are not ours: their outcomes arrive as APScheduler's events."""
 
+from asyncio import CancelledError
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
+from threading import Lock
 from typing import Any
 
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MISSED, EVENT_JOB_SUBMITTED
 
-from hassette_aps.clockwork import Clockwork
+from hassette_aps.clockwork import ALIAS, Clockwork
 from hassette_aps.events import RunEvent, job_id_of
 from hassette_aps.executor import RunExecutor
 from hassette_aps.instants import Micros, from_datetime, monotonic, now_us, to_datetime
@@ -43,6 +45,7 @@ class ForeignRuns:
         self._registry = registry
         self._executor = executor
         self._view = view
+        self._lock = Lock()  # outcomes come from the threads of pools
         self._flying: dict[str, deque[Run]] = {}
         self._overtaken: set[tuple[str, Micros]] = set()
         self._watched: dict[int, Any] = {}
@@ -58,7 +61,7 @@ class ForeignRuns:
                 raise LookupError(f"job {run.job.name!r}: the AsyncIOScheduler has no executor {alias!r} any more")
             self.watch(alias)
             run.started, run.clock = now_us(), monotonic()
-            self._flying.setdefault(job_id, deque()).append(run)
+            self._flies(job_id, run)
             executor.submit_job(self._view(run.job), [to_datetime(run.fires, self._clockwork.aps.timezone)])
         except Exception as exc:  # noqa: BLE001  a pool that is shut down, arguments that do not pickle
             self._take(job_id, run.fires)
@@ -86,19 +89,21 @@ class ForeignRuns:
         """An event of any executor, in any thread; ours and raw jobs' are none of our business here."""
         if isinstance(event, RunEvent):
             return
+        if event.code != EVENT_JOB_SUBMITTED:
+            fires = from_datetime(event.scheduled_run_time)
+            run = self._take(event.job_id, fires, event.jobstore)
+            if run is not None:  # its job may be cancelled by now
+                self._end(run, OUTCOMES[event.code], event.exception)
+                return
         job = self._registry.get(event.job_id)
-        if job is None or job.spec.executor is None or job.home is None:
+        if job is None or job.spec.executor is None or job.home is None or job.row_alias != event.jobstore:
             return
         if event.code == EVENT_JOB_SUBMITTED:
-            if job.row_alias == event.jobstore and job.row_alias is not None:
-                self._submitted_row(job, event)
-            return
-        fires = from_datetime(event.scheduled_run_time)
-        run = self._take(event.job_id, fires)
-        if run is None:
-            run = self._run_of_row(job, fires)
+            self._submitted_row(job, event)
+        else:
+            fires = from_datetime(event.scheduled_run_time)
             self._overtaken.add((event.job_id, fires))
-        self._end(run, OUTCOMES[event.code], event.exception)
+            self._end(self._run_of_row(job, fires), OUTCOMES[event.code], event.exception)
 
     def _submitted_row(self, job: ScheduledJob, event: Any) -> None:
         for moment in event.scheduled_run_times:
@@ -108,7 +113,7 @@ class ForeignRuns:
             else:
                 run = self._run_of_row(job, fires)
                 self._executor.running[run] = None
-                self._flying.setdefault(event.job_id, deque()).append(run)
+                self._flies(event.job_id, run)
 
     def _run_of_row(self, job: ScheduledJob, fires: Micros) -> Run:
         run = Run(job, fires, fires)
@@ -118,7 +123,7 @@ class ForeignRuns:
         return run
 
     def _lost(self, job_id: str, exc: BaseException) -> None:
-        run = self._take(job_id, None)
+        run = self._take(job_id)
         if run is not None:
             run.foreign = False  # no event was sent for it: send ours
             self._end(run, "error", exc)
@@ -132,17 +137,23 @@ class ForeignRuns:
             return
 
     def _conclude(self, run: Run, status: Status, exc: BaseException | None) -> None:
+        if isinstance(exc, CancelledError):
+            status = "cancelled"
         if run.job.row_alias is not None:
             run.upcoming = run.job.target  # APScheduler may have removed a used-up row only after the run was reported
         self._executor.foreign_ended(run, status, exc)
 
-    def _take(self, job_id: str, fires: Micros | None) -> Run | None:
-        flying = self._flying.get(job_id)
-        if not flying:
-            return None
-        found = next((run for run in flying if fires is None or run.fires == fires), None)
-        if found is not None:
-            flying.remove(found)
-            if not flying:
-                self._flying.pop(job_id, None)
-        return found
+    def _take(self, job_id: str, fires: Micros | None = None, store: str | None = None) -> Run | None:
+        with self._lock:
+            flying = self._flying.get(job_id)
+            for run in flying or ():
+                if flying and fires in (None, run.fires) and store in (None, run.job.row_alias or ALIAS):
+                    flying.remove(run)
+                    if not flying:
+                        del self._flying[job_id]
+                    return run
+        return None
+
+    def _flies(self, job_id: str, run: Run) -> None:
+        with self._lock:
+            self._flying.setdefault(job_id, deque()).append(run)

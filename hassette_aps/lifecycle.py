@@ -61,7 +61,12 @@ class Lifecycle:
     def attach(self) -> None:
         """Take the owner's name on the engine."""
         self._engine.attach()
-        self._engine.admit_owner(self._owner, self.listeners)
+        try:
+            self._engine.admit_owner(self._owner, self.listeners)
+        except ValueError:
+            if not self._engine.owners:
+                self._engine.detach()
+            raise
         if self.telemetry is not None:
             self.telemetry.start()
 
@@ -168,17 +173,23 @@ class Lifecycle:
         finally:
             engine.dismiss_owner(owner)
             owner.stopping = False
-            self._stopped.set()
-        if not engine.owners:
-            engine.detach()
-            if engine.started_here:
-                await self._stop_aps()
+            try:
+                if not engine.owners:
+                    engine.detach()
+                    if engine.started_here:
+                        await self._stop_aps()
+            finally:
+                self._stopped.set()
 
     async def _stop(self, grace: float, caller: Run | None) -> None:
         engine, owner = self._engine, self._owner
         engine.close(owner, aps_goes_on=not (engine.started_here and len(engine.owners) == 1))
         engine.executor.drop_waiting(owner)
-        await self._until_idle(grace, caller)
+        impatient: asyncio.CancelledError | None = None
+        try:
+            await self._until_idle(grace, caller)
+        except asyncio.CancelledError as exc:  # whoever waits has lost patience: the grace is over
+            impatient = exc
         for run in self._runs(caller):
             engine.executor.stop(run)
         await self._until_idle(CANCEL_GRACE * 2, caller)
@@ -186,7 +197,11 @@ class Lifecycle:
         if caller is None or caller.status is not None:
             await self._finish_records()
         else:
-            self._last = asyncio.create_task(self._finish_after(caller), name="hassette_aps last record")
+            self._last = asyncio.get_running_loop().create_task(
+                self._finish_after(caller), name="hassette_aps last record", context=owner.context.copy()
+            )
+        if impatient is not None:
+            raise impatient
 
     async def _finish_after(self, caller: Run) -> None:
         """The run that asked for the shutdown ends after it: put that on record too."""

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from datetime import UTC, datetime
+from functools import partial
 from threading import get_ident
 from typing import Any, Protocol
 
@@ -33,6 +34,21 @@ class Recorder(Protocol):
     def record(self) -> Callable[[Recordable], None]: ...
 
 
+class _Call:
+    """One call of a handler or hook."""
+
+    __slots__ = ("func", "name", "run", "task", "thread", "timer")
+
+    def __init__(self, func: Callable[[Any], Any], name: str, run: Run | None) -> None:
+        self.func = func
+        self.name = name
+        self.run = run
+        self.task: asyncio.Task[Any] | None = None
+        self.thread: int | None = None
+        """Ident of the worker thread while the function is in it."""
+        self.timer: asyncio.TimerHandle | None = None
+
+
 class Listeners:
     """One owner's error handler, hooks and record. Handlers and hooks are isolated, timed and counted."""
 
@@ -43,7 +59,7 @@ class Listeners:
         self._loop = loop
         self._recorder = recorder
         self._workers = Workers(HANDLER_THREADS, "hassette_aps-handler")
-        self._calls: dict[asyncio.Task[None], Run | None] = {}
+        self._calls: dict[asyncio.Task[None], _Call] = {}
         self.on_error: ErrorHandler | None = None
         """The owner's handler, looked up when a run fails."""
         self.hooks: list[RunHook] = []
@@ -117,7 +133,8 @@ class Listeners:
                 recorder.record(CoalescedTargets(run, run.missed))
             recorder.record(run)
         if run.status in ("error", "timed_out"):
-            handler = run.job.spec.on_error or self.on_error
+            own = run.job.spec.on_error
+            handler = self.on_error if own is None else own
             if handler is not None:
                 self._call(handler, _context_of(run), "error handler", run)
         if self.hooks:
@@ -149,62 +166,78 @@ class Listeners:
         loop = asyncio.get_running_loop()
         context = self._owner.context.copy()
         context.run(set_current_run, run)
-        task = loop.create_task(self._guarded(func, told, what), name=f"{what} {name_of(func)}", context=context)
-        self._calls[task] = run
+        call = _Call(func, f"{what} {name_of(func)}", run)
+        make = partial(loop.create_task, self._guarded(call, told), name=call.name, context=context)
+        task = Context().run(make)  # a framework's task factory may look at the caller's context, a stopped run's
+        self._calls[task] = call
         task.add_done_callback(self._calls.pop)
 
-    async def _guarded(self, func: Callable[[Any], Any], told: Any, what: str) -> None:
-        logger, limit = self._owner.logger, self._owner.settings.handler_timeout
-        watch = asyncio.timeout(limit)
+    async def _guarded(self, call: "_Call", told: Any) -> None:
+        call.task = asyncio.current_task()
         try:
-            async with watch:
-                answer = func(told) if runs_on_loop(func) else await self._in_thread(func, told)
-                if inspect.isawaitable(answer):
-                    await answer
-        except asyncio.CancelledError:
-            raise
-        except BaseException as exc:
-            self.handler_failures += 1
-            if watch.expired():
-                logger.warning("%s %s exceeded its %g s", what, name_of(func), limit)
+            if runs_on_loop(call.func):
+                self._begun(call)
+                answer = call.func(told)
             else:
-                logger.error("%s %s failed", what, name_of(func), exc_info=exc)
+                answer = await self._in_thread(call, told)
+            if inspect.isawaitable(answer):
+                await answer
+        except BaseException as exc:
+            if call.task is not None and call.task.cancelling():
+                raise  # overdue, or the loop is being closed
+            self.handler_failures += 1
+            self._owner.logger.error("%s failed", call.name, exc_info=exc)
+        finally:
+            if call.timer is not None:
+                call.timer.cancel()
 
-    async def _in_thread(self, func: Callable[[Any], Any], told: Any) -> Any:
+    def _begun(self, call: "_Call") -> None:
+        """Its time counts from here, not from its place in the queue for a thread. On the loop."""
+        if call.task is not None and not call.task.done():
+            limit = self._owner.settings.handler_timeout
+            call.timer = asyncio.get_running_loop().call_later(limit, self._overdue, call, context=Context())
+
+    def _overdue(self, call: "_Call") -> None:
+        self.handler_failures += 1
+        self._owner.logger.warning("%s exceeded its %g s", call.name, self._owner.settings.handler_timeout)
+        if call.thread is not None:
+            self._workers.leak(call.thread)
+        if call.task is not None:
+            call.task.cancel()
+
+    async def _in_thread(self, call: "_Call", told: Any) -> Any:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         context = self._owner.context.copy()
-        context.run(set_current_run, current_run())
-        ident: list[int] = []
+        context.run(set_current_run, call.run)
 
         def resolve(exc: BaseException | None, result: Any) -> None:
+            call.thread = None
             if future.done():
                 return
             if exc is None:
                 future.set_result(result)
             elif isinstance(exc, StopIteration):  # a future refuses it
-                future.set_exception(RuntimeError(f"{name_of(func)} raised StopIteration"))
+                future.set_exception(RuntimeError(f"{name_of(call.func)} raised StopIteration"))
             else:
                 future.set_exception(exc)
 
         def work() -> None:
-            ident.append(get_ident())
+            if future.done():  # given up by a shutdown while it waited for a thread
+                return
+            call.thread = get_ident()
             try:
-                outcome: tuple[BaseException | None, Any] = (None, context.run(func, told))
-            except BaseException as exc:  # noqa: BLE001
-                outcome = (exc, None)
-            try:
+                loop.call_soon_threadsafe(self._begun, call, context=Context())
+                try:
+                    outcome: tuple[BaseException | None, Any] = (None, context.run(call.func, told))
+                except BaseException as exc:  # noqa: BLE001
+                    outcome = (exc, None)
                 loop.call_soon_threadsafe(resolve, *outcome, context=Context())
             except RuntimeError:  # the loop is closed
                 return
 
         self._workers.submit(work)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            if ident:
-                self._workers.leak(ident[0])
-            raise
+        return await future
 
     @property
     def busy(self) -> bool:
@@ -212,11 +245,15 @@ class Listeners:
         return bool(self._calls)
 
     async def drain(self, seconds: float) -> None:
-        """Wait for handlers and hooks in progress, except the one that calls."""
+        """Wait for handlers and hooks in progress, except the one that calls, until none ends within ``seconds``."""
         caller = current_run()
-        waiting = [task for task, run in self._calls.items() if caller is None or run is not caller]
-        if waiting:
-            await asyncio.wait(waiting, timeout=seconds)
+        while waiting := [task for task, call in self._calls.items() if caller is None or call.run is not caller]:
+            ended, _ = await asyncio.wait(waiting, timeout=seconds)
+            if not ended:
+                self._owner.logger.warning("%d error handlers and run hooks are given up", len(waiting))
+                for task in waiting:
+                    task.cancel()
+                return
 
     def close(self) -> None:
         """Let the handler threads end."""

@@ -21,6 +21,7 @@ class Owner:
         "context",
         "default_mode",
         "default_timeout",
+        "ended",
         "live",
         "logger",
         "lost",
@@ -60,6 +61,8 @@ class Owner:
         """Told the execution id of each run and its context, before the run starts."""
         self.live = False
         """Its jobs may run: attached, and not shut down."""
+        self.ended = False
+        """``aps.shutdown()`` has ended it: it may start again, unless another Scheduler takes its name first."""
         self.stopping = False
         """A shutdown is under way: nothing new is scheduled."""
         self.default_mode: Mode = settings.default_mode

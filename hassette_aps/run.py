@@ -57,7 +57,8 @@ class Run:
         self.lateness: Micros = 0
         self.missed: tuple[Micros, Micros] | None = None
         """The first and the last target coalesced into this run."""
-        self.on_loop = job.spec.on_loop
+        self.on_loop = job.spec.on_loop or job.spec.where is not None
+        """Whether what runs first, or now, is on the loop: a predicate always is."""
         self.limit: float | None = job.limit
         self.started: Micros | None = None
         """Wall clock at the start of the function; None if it never started."""

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
@@ -16,7 +17,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from pydantic import TypeAdapter
 
 from hassette_aps import ExecutionRecord, Scheduler, SchedulerErrorContext, current_run
-from tests.kit import CALLS, Recorded, called, fails, idle, until
+from tests.kit import CALLS, Recorded, called, called_async, fails, idle, never, until
 
 
 async def failing() -> None:
@@ -304,3 +305,147 @@ async def test_hooks_get_one_frozen_record_per_verdict(scheduler: Scheduler) -> 
     assert one == two
     assert one[0].status == "success"
     await until(lambda: scheduler.error_handler_failures == 1)
+
+
+async def test_a_handler_that_raises_cancelled_error_has_failed(
+    scheduler: Scheduler, caplog: pytest.LogCaptureFixture
+) -> None:
+    """9.3: a handler that gives up with a CancelledError of its own is logged and counted like any other."""
+
+    async def gives_up(ctx: SchedulerErrorContext) -> None:
+        raise asyncio.CancelledError
+
+    scheduler.run_in(failing, 0.01, on_error=gives_up)
+    await until(lambda: scheduler.error_handler_failures == 1)
+    assert "error handler gives_up failed" in caplog.text
+
+
+@pytest.mark.parametrize("stubborn", [False, True], ids=["returns", "stubborn"])
+async def test_a_handler_that_swallows_its_cancellation_is_counted_once(
+    stubborn: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """9.3: the WARNING comes when the time is up, whatever the handler makes of its cancellation."""
+    release = asyncio.Event()
+
+    async def swallows(ctx: SchedulerErrorContext) -> None:
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                if not stubborn:
+                    return
+
+    async with Scheduler(timezone="UTC", handler_timeout=0.1) as scheduler:
+        scheduler.run_in(failing, 0.01, on_error=swallows)
+        try:
+            await until(lambda: scheduler.error_handler_failures == 1)
+            await asyncio.sleep(0.15)
+            assert scheduler.error_handler_failures == 1
+            assert caplog.text.count("exceeded its 0.1 s") == 1
+        finally:
+            release.set()
+
+
+async def test_a_handlers_time_counts_from_its_start() -> None:
+    """9.3, P7: handlers that wait for a thread are not overdue; each is called, also during a shutdown."""
+    handled: list[str] = []
+
+    def handler(ctx: SchedulerErrorContext) -> None:
+        time.sleep(0.05)
+        handled.append(ctx.job_name)
+
+    scheduler = Scheduler(timezone="UTC", handler_timeout=0.4)
+    async with scheduler:
+        recorded = Recorded(scheduler)
+        for n in range(60):
+            scheduler.run_in(failing, 0.01, on_error=handler, name=str(n))
+        await until(lambda: len(recorded.records) == 60)
+        assert len(handled) < 60
+    assert sorted(handled, key=int) == [str(n) for n in range(60)]
+    assert scheduler.error_handler_failures == 0
+
+
+async def test_a_handler_that_is_falsy_is_still_a_handler(scheduler: Scheduler) -> None:
+    """9.1: the job's own handler wins even if ``bool(handler)`` is False."""
+    seen: list[Any] = []
+
+    class Alerts(list[Any]):
+        def __call__(self, ctx: SchedulerErrorContext) -> None:
+            seen.append(ctx)
+
+    scheduler.on_error(lambda ctx: seen.append("wrong"))
+    scheduler.run_in(failing, 0.01, on_error=Alerts(), name="x")
+    await until(lambda: seen)
+    assert seen[0] != "wrong"
+
+
+async def test_a_predicate_that_fails_or_hangs(scheduler: Scheduler) -> None:
+    """3: a predicate that raises means ``error`` and the handler, SystemExit included; the limit holds for it too."""
+    contexts: list[Any] = []
+    recorded = Recorded(scheduler)
+
+    def exits() -> bool:
+        raise SystemExit
+
+    async def hangs() -> bool:
+        await never()
+        return True
+
+    async def swallows() -> bool:
+        try:
+            return await hangs()
+        except asyncio.CancelledError:
+            return True
+
+    scheduler.on_error(contexts.append)
+    scheduler.run_in(called, 0.01, where=exits, name="exits")
+    scheduler.run_in(called, 0.01, where=hangs, timeout=0.1, name="hangs")
+    scheduler.run_in(called, 0.01, where=swallows, timeout=0.1, name="swallows")
+    scheduler.run_in(called_async, 0.01, where=swallows, timeout=0.1, name="swallows too")
+    await until(lambda: len(contexts) == 4)
+    assert {r.job_name: r.status for r in recorded.records} == {
+        "exits": "error",
+        "hangs": "timed_out",
+        "swallows": "timed_out",
+        "swallows too": "timed_out",
+    }
+    await asyncio.sleep(0.02)
+    assert CALLS == []
+
+
+async def test_cancellation_on_another_executor() -> None:
+    """9.3, 9.4: a run that is cancelled on APScheduler's asyncio executor is ``cancelled``, without a handler."""
+    async with Scheduler(timezone="UTC") as scheduler:
+        contexts: list[Any] = []
+        recorded = Recorded(scheduler)
+        scheduler.on_error(contexts.append)
+
+        async def gives_up() -> None:
+            raise asyncio.CancelledError
+
+        scheduler.run_in(gives_up, 0.01, executor="default")
+        await until(lambda: recorded.records)
+        await asyncio.sleep(0.02)
+        assert recorded.statuses() == ["cancelled"]
+        assert contexts == []
+
+
+async def test_a_cancelled_jobs_run_on_another_executor_has_its_verdict() -> None:
+    """9.4, P2: cancelling a job while its run is on another executor loses neither its outcome nor its handler."""
+    release = threading.Event()
+
+    def slow() -> None:
+        release.wait(20)
+        raise ValueError("late")
+
+    aps = AsyncIOScheduler(timezone="UTC", executors={"threads": ThreadPoolExecutor(2)})
+    async with Scheduler(aps) as scheduler:
+        contexts: list[Any] = []
+        recorded = Recorded(scheduler)
+        job = scheduler.run_every(slow, hours=1, executor="threads", on_error=contexts.append)
+        job.submit()
+        await until(lambda: scheduler.health().running == 1)
+        job.cancel()
+        release.set()
+        await until(lambda: contexts)
+        assert recorded.statuses() == ["error"]

@@ -327,29 +327,30 @@ async def test_attaching_to_a_running_scheduler() -> None:
     await until(lambda: not aps.running)
 
 
-async def test_six_hundred_cancels_from_threads() -> None:
-    """P5: of 600 plain jobs due at one instant and cancelled by ten threads, none starts after its cancel returned."""
+async def test_six_hundred_cancels_from_as_many_threads() -> None:
+    """P5: of 600 plain jobs due at one instant, each cancelled by a thread of its own, none starts after its cancel."""
     started: dict[int, int] = {}
     cancelled: dict[int, int] = {}
-    at = datetime.now(UTC) + timedelta(seconds=0.3)
+    together = threading.Barrier(601)
 
     def work(n: int) -> None:
         started[n] = time.perf_counter_ns()
 
+    def cancel(n: int) -> None:
+        together.wait(30)
+        jobs[n].cancel()
+        cancelled[n] = time.perf_counter_ns()
+
     async with Scheduler(timezone="UTC", max_workers=8) as scheduler:
+        at = datetime.now(UTC) + timedelta(seconds=0.8)
         jobs = [scheduler.run_once(work, at, args=[n], name=str(n)) for n in range(600)]
-
-        def cancel(first: int) -> None:
-            time.sleep(max((at - datetime.now(UTC)).total_seconds() - 0.005, 0))
-            for n in range(first, 600, 10):
-                jobs[n].cancel()
-                cancelled[n] = time.perf_counter_ns()
-
-        threads = [threading.Thread(target=cancel, args=(n,)) for n in range(10)]
+        threads = [threading.Thread(target=cancel, args=(n,)) for n in range(600)]
         for thread in threads:
             thread.start()
+        await asyncio.sleep(max((at - datetime.now(UTC)).total_seconds(), 0))
+        await asyncio.to_thread(together.wait, 30)
         await asyncio.to_thread(lambda: [thread.join() for thread in threads])
-        await asyncio.sleep(0.05)
+        await until(lambda: scheduler.health().running == 0)
         assert scheduler.list_jobs() == []
     assert len(cancelled) == 600
     assert [n for n in started if started[n] > cancelled[n]] == []
@@ -363,3 +364,139 @@ async def test_health(scheduler: Scheduler) -> None:
     assert (health.alive, health.jobs, health.recording, health.dropped_records) == (True, 1, True, 0)
     await scheduler.shutdown()
     assert not scheduler.health().alive
+
+
+async def test_apschedulers_shutdown_gives_waiting_runs_a_verdict() -> None:
+    """10.3, P2: runs that wait in a queue when ``aps.shutdown()`` is called are recorded ``cancelled``."""
+    aps = AsyncIOScheduler(timezone="UTC")
+    scheduler = Scheduler(aps)
+    recorded = Recorded(scheduler)
+    aps.start()
+    job = scheduler.run_every(never, hours=1, mode="queued")
+    for _ in range(3):
+        job.submit()
+    await until(lambda: scheduler.health().running == 1)
+    aps.shutdown()
+    await until(lambda: recorded.statuses() == ["cancelled"] * 3)
+    await scheduler.shutdown()
+
+
+async def test_apschedulers_shutdown_from_inside_a_run() -> None:
+    """10.3, 10.5: ``aps.shutdown()`` does not cancel the run that calls it."""
+    scheduler = Scheduler(timezone="UTC")
+    recorded = Recorded(scheduler)
+    done: list[int] = []
+
+    async def last() -> None:
+        scheduler.aps.shutdown()
+        await asyncio.sleep(0.05)
+        done.append(1)
+
+    scheduler.run_in(last, 0.01)
+    await scheduler.start()
+    await until(lambda: recorded.statuses() == ["success"])
+    assert done == [1]
+    await scheduler.shutdown()
+
+
+async def test_shutdown_from_inside_a_plain_function() -> None:
+    """10.5: a plain function that waits for the shutdown in its thread is neither waited for nor lost."""
+    loop = asyncio.get_running_loop()
+    scheduler = Scheduler(timezone="UTC")
+    done: list[int] = []
+
+    def last() -> None:
+        asyncio.run_coroutine_threadsafe(scheduler.shutdown(5), loop).result(20)
+        done.append(1)
+
+    scheduler.run_in(last, 0.01)
+    before = time.monotonic()
+    await scheduler.start()
+    await until(lambda: done)
+    assert time.monotonic() - before < 4
+    while not (history := await scheduler.history()):
+        assert time.monotonic() - before < 10
+    assert [record.status for record in history] == ["success"]
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+
+
+async def test_two_runs_shut_down_at_once() -> None:
+    """10.5: two runs that call shutdown do not wait for each other for ever."""
+    scheduler = Scheduler(timezone="UTC")
+    ready, done = asyncio.Barrier(2), []
+
+    async def last(n: int) -> None:
+        await ready.wait()
+        await scheduler.shutdown(5)
+        done.append(n)
+
+    for n in range(2):
+        scheduler.run_in(last, 0.01, args=[n], name=str(n))
+    before = time.monotonic()
+    await scheduler.start()
+    await until(lambda: len(done) == 2)
+    assert time.monotonic() - before < 4
+    await until(lambda: not scheduler.aps.running)
+
+
+async def test_an_impatient_caller_of_shutdown() -> None:
+    """10.1, P10: a shutdown that is cancelled itself ends its grace, leaves nothing and is then cancelled."""
+    scheduler = Scheduler(timezone="UTC")
+    await scheduler.start()
+    scheduler.run_every(never, hours=1).submit()
+    await until(lambda: scheduler.health().running == 1)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(scheduler.shutdown(30), 0.1)
+    assert not scheduler.aps.running
+    assert "hassette_aps" not in scheduler.aps._jobstores
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert [record.status for record in await scheduler.history()] == ["cancelled"]
+
+
+async def test_a_new_scheduler_after_apschedulers_shutdown() -> None:
+    """10.3, 11.5: ``aps.shutdown()`` frees the owner's name for another Scheduler; before, it was refused."""
+    aps = AsyncIOScheduler(timezone="UTC")
+    old = Scheduler(aps)
+    with pytest.raises(ValueError, match="attached to this AsyncIOScheduler already"):
+        Scheduler(aps)
+    aps.start()
+    aps.shutdown()
+    await until(lambda: not aps.running)
+    new = Scheduler(aps)
+    new.run_in(called, 0.01)
+    aps.start()
+    await until(lambda: CALLS)
+    await old.shutdown()
+    assert new.running
+    await new.shutdown()
+    aps.shutdown()
+    await until(lambda: not aps.running)
+
+
+async def test_a_refused_scheduler_leaves_nothing() -> None:
+    """P13: a Scheduler whose settings are refused registers nothing on the AsyncIOScheduler."""
+    aps = AsyncIOScheduler(timezone="UTC")
+    with pytest.raises(ValueError, match="nonsense"):
+        Scheduler(aps, database="nonsense://x")
+    with pytest.raises(TypeError):
+        Scheduler(aps, graace=5)
+    assert aps._jobstores == aps._executors == {}
+    assert aps._listeners == []
+
+
+async def test_runs_on_another_executor_get_their_grace() -> None:
+    """10.1: a run on an executor of the user's is waited for and has its own verdict."""
+    aps = AsyncIOScheduler(timezone="UTC")
+    aps.start()
+    scheduler = Scheduler(aps)
+    recorded = Recorded(scheduler)
+
+    async def slow() -> None:
+        await asyncio.sleep(0.1)
+
+    scheduler.run_every(slow, hours=1, executor="default").submit()
+    await until(lambda: scheduler.health().running == 1)
+    await scheduler.shutdown()
+    assert recorded.statuses() == ["success"]
+    aps.shutdown()
+    await until(lambda: not aps.running)

@@ -142,3 +142,51 @@ async def test_many_limits_at_once(scheduler: Scheduler) -> None:
     await until(lambda: len(recorded.records) == 20)
     assert [int(r.job_name) for r in recorded.records] == sorted(range(20), reverse=True)
     assert all(abs(r.duration_ms / 1000 - (0.3 - int(r.job_name) * 0.01)) < 0.2 for r in recorded.records)
+
+
+async def test_a_predicates_time_does_not_delay_another_deadline(scheduler: Scheduler) -> None:
+    """8.5: the limit counts from the function's start, and a run whose predicate took long holds up nobody's."""
+    recorded = Recorded(scheduler)
+
+    async def thinks() -> bool:
+        await asyncio.sleep(0.4)
+        return True
+
+    first = scheduler.run_every(never, hours=1, name="first", timeout=0.5, where=thinks)
+    second = scheduler.run_every(never, hours=1, name="second", timeout=0.5)
+    first.submit()
+    await asyncio.sleep(0.1)
+    second.submit()
+    await until(lambda: len(recorded.records) == 2)
+    assert [r.job_name for r in recorded.records] == ["second", "first"]
+    assert all(0.5 <= r.duration_ms / 1000 < 0.75 for r in recorded.records)
+
+
+async def test_waiting_for_a_thread_after_the_predicate_does_not_count() -> None:
+    """8.5: neither does the queue for a thread behind a predicate."""
+
+    async def yes() -> bool:
+        return True
+
+    async with Scheduler(timezone="UTC", max_workers=1) as scheduler:
+        recorded = Recorded(scheduler)
+        for n in range(4):
+            scheduler.run_in(time.sleep, 0.01, args=[0.15], timeout=0.35, where=yes, name=str(n))
+        await until(lambda: len(recorded.records) == 4)
+        assert recorded.statuses() == ["success"] * 4
+
+
+async def test_with_a_task_factory_of_the_applications_own(scheduler: Scheduler) -> None:
+    """8.5: limits of runs and handlers hold under a custom or eager task factory as well."""
+    loop = asyncio.get_running_loop()
+    plain = lambda loop, coro, **options: asyncio.Task(coro, loop=loop, **options)  # noqa: E731
+    loop.set_task_factory(getattr(asyncio, "eager_task_factory", plain))
+    try:
+        recorded = Recorded(scheduler)
+        scheduler.run_in(never, 0.01, timeout=0.05, name="slow")
+        scheduler.run_in(called, 0.01, name="fine")
+        await until(lambda: len(recorded.records) == 2)
+        assert recorded.statuses("slow") == ["timed_out"]
+        assert recorded.statuses("fine") == ["success"]
+    finally:
+        loop.set_task_factory(None)
