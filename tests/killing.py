@@ -146,10 +146,9 @@ class Lane:
         telemetry = Telemetry(self.url, heartbeat_seconds=5.0)
         telemetry.start()
         try:
-            deadline = time.monotonic() + 15
-            while "running" in Counter(self._statuses(telemetry)) and time.monotonic() < deadline:
+            deadline = time.monotonic() + 30
+            while self._unsettled(telemetry) and time.monotonic() < deadline:
                 time.sleep(0.05)
-            time.sleep(0.3)
             records = telemetry.history(self.owner, limit=10_000_000)
         finally:
             telemetry.close(10)
@@ -183,9 +182,11 @@ class Lane:
                 if first <= target <= last and instance == record.instance:
                     toll.doubled.append(f"{self.owner}: {record} lies in a range as well")
 
-    def _statuses(self, telemetry: Telemetry) -> list[str]:
+    def _unsettled(self, telemetry: Telemetry) -> bool:
+        """Whether processes are still taken for alive, apart from the one that asks."""
         with telemetry._database.reading() as conn:
-            return list(conn.exec_driver_sql("SELECT DISTINCT status FROM executions").scalars())
+            alive = conn.exec_driver_sql("SELECT instance FROM instances WHERE stopped_at IS NULL").scalars()
+            return set(alive) != {telemetry.instance}
 
 
 def kill_many(url: str, folder: Path, kills: int, lanes: int = 2, seed: int = 1) -> Toll:

@@ -155,7 +155,7 @@ def _classify(slot: Slot, life: Life, history: History, trace: Trace) -> None:
             break
         if over is not None and due > over:
             continue
-        if over is not None and due > begun.elapsed and life.kind not in ("every", "after", "custom"):
+        if over is not None and due > begun.elapsed and life.kind not in ("every", "after"):
             again = trace.reaches(slot.target, over)
             if again is None or again > over:  # the clock went back meanwhile: its time is still to come
                 slot.due = due = again if again is not None else history.end.elapsed + 1
