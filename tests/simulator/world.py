@@ -393,6 +393,8 @@ class World:
                 plan.handle.resume()
             except Broken:  # its trigger cannot say when it goes on: it stays paused
                 return
+            if self.trigger_broken and plan.handle.next_run is None:
+                return
             life.pauses[-1].append(self.now())
 
     def _trigger_raised(self, number: int) -> None:
