@@ -11,20 +11,21 @@ an error handler, and endpoints that list jobs, run one now and show what ran.
 """
 
 import argparse
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from itertools import count
+from typing import Annotated, Any
 
 import uvicorn
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Query
 
 from hassette_aps import Every, Scheduler, SchedulerErrorContext
 
 aps = AsyncIOScheduler()
 scheduler = Scheduler(aps)
 cache: dict[str, Any] = {"refreshed": 0, "raw ticks": 0, "alerts": []}
+imports = count(1)
 
 
 @aps.scheduled_job("interval", seconds=1, id="raw tick")
@@ -41,8 +42,8 @@ async def refresh_cache() -> None:
 
 @scheduler.scheduled(Every(seconds=2), name="flaky import", group="imports", jitter=0.5)
 def flaky_import() -> None:
-    """Fails now and then."""
-    if random.random() < 0.5:
+    """Fails every other time."""
+    if next(imports) % 2:
         raise ConnectionError("the upstream is away")
 
 
@@ -85,7 +86,7 @@ async def submit(name: str) -> dict[str, str]:
 
 
 @app.get("/history")
-async def history(name: str | None = None, limit: int = 20) -> list[Any]:
+async def history(name: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 20) -> list[Any]:
     """The latest verdicts."""
     return [
         {"job": r.job_name, "status": r.status, "scheduled_for": r.scheduled_for, "error": r.error_message}
@@ -102,4 +103,4 @@ async def health() -> Any:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, default=8000)
-    uvicorn.run(app, host="127.0.0.1", port=parser.parse_args().port, log_level="warning")
+    uvicorn.run(app, host="127.0.0.1", port=parser.parse_args().port)

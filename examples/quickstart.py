@@ -7,7 +7,6 @@ import asyncio
 import logging
 import sys
 import time
-from datetime import datetime
 
 from hassette_aps import Scheduler, SchedulerErrorContext, current_run
 
@@ -20,15 +19,21 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def due() -> str:
+    """When the run that asks was due."""
+    run = current_run()
+    assert run is not None
+    return f"{run.scheduled_for.to_stdlib():%H:%M:%S.%f}"[:-3]
+
+
 async def heartbeat() -> None:
     """An interval job."""
-    run = current_run()
-    say(f"heartbeat  on its grid, due at {run.scheduled_for.time()}" if run else "heartbeat")
+    say(f"heartbeat  on its grid, due at {due()}")
 
 
 def report(what: str) -> None:
     """A plain function: it runs in a thread, so that it may block."""
-    say(f"report     {what} at {datetime.now():%H:%M:%S}")
+    say(f"report     {what}, due at {due()}")
 
 
 async def sync_data() -> None:
@@ -38,7 +43,7 @@ async def sync_data() -> None:
 
 def on_error(ctx: SchedulerErrorContext) -> None:
     """The handler of every job without one of its own."""
-    say(f"handler    job {ctx.job_name!r} failed: {ctx.exception} (exec={ctx.execution_id})")
+    say(f"handler    job {ctx.job_name!r} failed: {ctx.exception!r} (exec={ctx.execution_id})")
 
 
 async def main() -> None:
@@ -49,11 +54,11 @@ async def main() -> None:
         scheduler.on_error(on_error)
 
         scheduler.run_every(heartbeat, seconds=1, name="heartbeat")
-        scheduler.run_cron(report, "* * * * * */2", args=["by cron, on even seconds:"], name="report")
+        scheduler.run_cron(report, "* * * * * */2", args=["by cron, on even seconds"], name="report")
         scheduler.run_in(sync_data, 1.5, name="sync")
         for room in ("kitchen", "hall", "office"):
             what = f"lights in the {room} checked"
-            scheduler.run_every(report, seconds=1.2, args=[what], name=f"lights {room}", group="lights")
+            scheduler.run_every(report, seconds=1, args=[what], name=f"lights {room}", group="lights")
         say(f"scheduled  {', '.join(job.name for job in scheduler.list_jobs())}")
 
         await asyncio.sleep(2.5)
