@@ -110,10 +110,12 @@ class Engine:
         if event.code == EVENT_JOB_MODIFIED:
             jobs.rows.modified(event.job_id, event.jobstore)
         elif event.code == EVENT_JOB_REMOVED:
+            jobs.rows.gone(event.job_id)
             jobs.row_removed(self.registry.get(event.job_id), event.jobstore)
         else:  # all rows of one store, or of all
             for job in self.registry:
                 if job.row_alias is not None and event.alias in (None, job.row_alias):
+                    jobs.rows.gone(job.home.id_of(job.name) if job.home else job.name)
                     jobs.row_removed(job, job.row_alias)
 
     @property

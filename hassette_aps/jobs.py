@@ -156,7 +156,6 @@ class Jobs:
     def _leave(self, job: ScheduledJob, home: Owner, state: int) -> None:
         job.state = state
         self.store.forget(job)
-        self.rows.forget(job)
         self.registry.discard(home, job)
         self.pending.pop(job, None)
 

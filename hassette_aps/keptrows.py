@@ -47,7 +47,8 @@ class KeptRows:
         self._clockwork = clockwork
         self._registry = registry
         self._keeper = keeper
-        self._last_target: dict[str, Micros] = {}
+        self._last_run: dict[str, tuple[int, Micros]] = {}
+        """Row id -> which registration, and its last target that was admitted: the row may not know yet."""
         """Row id -> the last target admitted in this process, whoever owned a handle then."""
         self._removed: set[str] = set()
         self._own_change: str | None = None
@@ -99,6 +100,12 @@ class KeptRows:
         return adopted
 
     def _adopt_row(self, owner: Owner, alias: str, row: Any) -> ScheduledJob:
+    def _job_of(self, owner: Owner, row: Any) -> ScheduledJob:
+        job = self._registry.get(row.id)
+        if job is None or job.row_alias is None:
+            return self._adopt_row(owner, str(getattr(row, "_jobstore_alias", "")), row)
+        return job
+
         kept: RowTrigger = row.trigger
         spec = spec_of(row)
         job = ScheduledJob(spec.func, spec.trigger, args=spec.args, kwargs=spec.kwargs)
@@ -185,10 +192,9 @@ class KeptRows:
             Context().run(self._clockwork.aps.remove_job, job_id, alias)
         self._removed.discard(job_id)
 
-    def forget(self, job: ScheduledJob) -> None:
-        """The job is gone."""
-        if job.home is not None and job.row_alias is not None:
-            self._last_target.pop(job.home.id_of(job.name), None)
+    def gone(self, job_id: str) -> None:
+        """The row is deleted. (That its job is over does not say so: the store may have failed to delete it.)"""
+        self._last_run.pop(job_id, None)
 
     def pause(self, job: ScheduledJob) -> None:
         """APScheduler's ``pause_job``; the trigger remembers the target."""
@@ -219,7 +225,7 @@ class KeptRows:
             due: Any = row.next_run_time
             if due is not None:
                 due = to_datetime(from_datetime(due) - back, self._clockwork.aps.timezone)
-            self._last_target.pop(job_id, None)
+            self._last_run.pop(job_id, None)
             self._modify(job_id, alias, trigger=kept, next_run_time=due)
             self.refresh(job)
         except Exception as exc:  # noqa: BLE001  a store that is down
@@ -299,17 +305,16 @@ class KeptRows:
         fires = from_datetime(row.next_run_time)
         if owner is None or not owner.live or row.id in self._removed or kept.retrying == fires:
             return None
-        job = self._registry.get(row.id)
-        if job is None or job.row_alias is None:
-            job = self._adopt_row(owner, str(getattr(row, "_jobstore_alias", "")), row)
+        registration, admitted = self._last_run.get(row.id, (kept.salt, -1))
         try:
-            ahead = kept.due(fires, now, self._last_target.get(row.id, -1))
+            ahead = kept.due(fires, now, admitted if registration == kept.salt else -1)
         except Exception as exc:  # noqa: BLE001  11.22
-            self._keeper.trigger_failed(Run(job, kept.target, fires), exc)
+            self._keeper.trigger_failed(Run(self._job_of(owner, row), kept.target, fires), exc)
             return None
         if ahead is None:
             return None
-        self._last_target[row.id] = ahead.target
+        job = self._job_of(owner, row)
+        self._last_run[row.id] = kept.salt, ahead.target
         run = Run(job, ahead.target, fires)
         run.missed, run.upcoming = ahead.missed, ahead.upcoming
         run.attempt = kept.attempt(ahead.target)

@@ -20,6 +20,12 @@ async def until(predicate: Callable[[], object], seconds: float = 10) -> None:
         await asyncio.sleep(0.002)
 
 
+async def in_progress(scheduler: Any, count: int = 1) -> None:
+    """Wait until ``count`` runs of a scheduler have really begun."""
+    running = scheduler._engine.executor.running
+    await until(lambda: sum(run.started is not None and run.owner == scheduler.owner for run in running) == count)
+
+
 def called(*args: Any, **kwargs: Any) -> None:
     """A plain job that a store can find again."""
     CALLS.append((*args, *sorted(kwargs.items())))

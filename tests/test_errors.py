@@ -17,7 +17,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from pydantic import TypeAdapter
 
 from hassette_aps import ExecutionRecord, Scheduler, SchedulerErrorContext, current_run
-from tests.kit import CALLS, Recorded, called, called_async, fails, idle, never, until
+from tests.kit import CALLS, Recorded, called, called_async, fails, idle, in_progress, never, until
 
 
 async def failing() -> None:
@@ -444,7 +444,7 @@ async def test_a_cancelled_jobs_run_on_another_executor_has_its_verdict() -> Non
         recorded = Recorded(scheduler)
         job = scheduler.run_every(slow, hours=1, executor="threads", on_error=contexts.append)
         job.submit()
-        await until(lambda: scheduler.health().running == 1)
+        await in_progress(scheduler)
         job.cancel()
         release.set()
         await until(lambda: contexts)

@@ -22,7 +22,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from hassette_aps import Daily, Every, RunEvent, Scheduler
 from hassette_aps.testing import FrozenClock
-from tests.kit import CALLS, called, fails, idle, never, until
+from tests.kit import CALLS, called, fails, idle, in_progress, never, until
 
 
 class Heard:
@@ -101,7 +101,7 @@ async def test_cancelled_runs_send_none_of_apschedulers_outcomes() -> None:
     heard = Heard(scheduler)
     async with scheduler:
         scheduler.run_every(never, hours=1, name="x").submit()
-        await until(lambda: scheduler.health().running == 1)
+        await in_progress(scheduler)
         await scheduler.shutdown(grace=0)
     assert EVENT_JOB_ERROR not in heard.codes("x")
 

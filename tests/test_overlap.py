@@ -9,7 +9,7 @@ import pytest
 
 from hassette_aps import EVENT_RUN_CANCELLED, Scheduler
 from hassette_aps.testing import FrozenClock
-from tests.kit import Recorded, until
+from tests.kit import Recorded, in_progress, until
 
 
 class Gate:
@@ -126,7 +126,7 @@ async def test_restart_leaves_a_thread_behind(scheduler: Scheduler, caplog: pyte
     recorded = Recorded(scheduler)
     job = scheduler.run_every(release.wait, hours=1, mode="restart", args=[10], name="x")
     job.submit()
-    await until(lambda: scheduler.health().running == 1)
+    await in_progress(scheduler)
     await asyncio.sleep(0.05)
     job.submit()
     await until(lambda: recorded.statuses() == ["cancelled"])

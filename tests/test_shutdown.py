@@ -12,7 +12,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from hassette_aps import Scheduler
 from hassette_aps.engine import engines_on
-from tests.kit import CALLS, Recorded, called, fails, idle, never, until
+from tests.kit import CALLS, Recorded, called, fails, idle, in_progress, never, until
 
 
 async def test_runs_in_progress_get_their_grace() -> None:
@@ -50,7 +50,7 @@ async def test_what_exceeds_the_grace_is_cancelled_and_recorded(caplog: pytest.L
     await scheduler.start()
     scheduler.run_every(never, hours=1).submit()
     scheduler.run_every(release.wait, hours=1, args=[20]).submit()
-    await until(lambda: scheduler.health().running == 2)
+    await in_progress(scheduler, 2)
     await asyncio.sleep(0.02)
     before = time.monotonic()
     await scheduler.shutdown(grace=0.1)
@@ -195,7 +195,7 @@ async def test_apschedulers_shutdown_ends_every_owner() -> None:
     job = one.run_every(never, hours=1)
     job.submit()
     two.run_every(called, seconds=0.02)
-    await until(lambda: one.health().running == 1)
+    await in_progress(one)
     aps.shutdown()
     await until(lambda: recorded.statuses() == ["cancelled"])
     assert one.list_jobs() == two.list_jobs() == []
@@ -375,7 +375,7 @@ async def test_apschedulers_shutdown_gives_waiting_runs_a_verdict() -> None:
     job = scheduler.run_every(never, hours=1, mode="queued")
     for _ in range(3):
         job.submit()
-    await until(lambda: scheduler.health().running == 1)
+    await in_progress(scheduler)
     aps.shutdown()
     await until(lambda: recorded.statuses() == ["cancelled"] * 3)
     await scheduler.shutdown()
@@ -444,7 +444,7 @@ async def test_an_impatient_caller_of_shutdown() -> None:
     scheduler = Scheduler(timezone="UTC")
     await scheduler.start()
     scheduler.run_every(never, hours=1).submit()
-    await until(lambda: scheduler.health().running == 1)
+    await in_progress(scheduler)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(scheduler.shutdown(30), 0.1)
     assert not scheduler.aps.running
@@ -495,7 +495,7 @@ async def test_runs_on_another_executor_get_their_grace() -> None:
         await asyncio.sleep(0.1)
 
     scheduler.run_every(slow, hours=1, executor="default").submit()
-    await until(lambda: scheduler.health().running == 1)
+    await in_progress(scheduler)
     await scheduler.shutdown()
     assert recorded.statuses() == ["success"]
     aps.shutdown()
