@@ -214,7 +214,7 @@ class Engine:
         aps.add_listener(self._rows_changed, _ROWS)
 
     def close(self, owner: Owner, *, aps_goes_on: bool) -> set[str]:
-        """Cancel an owner's jobs in memory, park its rows if the AsyncIOScheduler goes on.
+        """Cancel an owner's jobs in memory, park its rows while the AsyncIOScheduler goes on, if only for the drain.
 
         Returns the names of those that were in memory.
         """

@@ -96,14 +96,35 @@ class Jobs:
             if job in self.pending:
                 job.state = PENDING
                 return
-            if job.row_alias is None and job.target is not None:
-                target = resumed(job.spec.trigger, job.target, now_us(), job.zone)
-                if target is not None:
-                    self.store.put(job, target)
         if job.row_alias is not None:
             self.rows.resume(job)
+        elif not self._put_back(job):
+            return
         self.announce(EVENT_JOB_MODIFIED, job)
         self.store.timer.arm()
+
+    def _put_back(self, job: ScheduledJob) -> bool:
+        """Schedule a paused job of our store again; whether it goes on."""
+        home, loop, held = job.home, self.clockwork.loop, job.target
+        assert home is not None
+        assert held is not None
+        try:
+            target = resumed(job.spec.trigger, held, now_us(), job.zone)
+        except Exception as exc:  # noqa: BLE001  11.22: as when it is asked on its own time
+            if loop is not None:
+                now = now_us()  # the target it is held at has its verdict, or is not owed
+                run = Run(job, now, now, "submit")
+                loop.call_soon_threadsafe(self.trigger_failed, run, exc, context=Context())
+            return False
+        with self.lock:
+            if job.state != PAUSED:
+                return False
+            if target is not None:
+                self.store.put(job, target)
+                return True
+            self._leave(job, home, FINISHED)
+        self.announce(EVENT_JOB_REMOVED, job)
+        return False
 
     def submit(self, job: ScheduledJob) -> str:
         """Run it now."""

@@ -4,6 +4,7 @@ from collections.abc import Container, Mapping
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import replace
+from datetime import datetime
 from logging import getLogger
 from threading import RLock
 from typing import Any, Protocol, TypeAlias
@@ -147,6 +148,8 @@ class KeptRows:
         """Put a registered job into its store, or take the row that is there."""
         old = found[1].trigger if found is not None else None
         if decision == "keep" and found is not None and isinstance(old, RowTrigger):
+            if old.parked is not None:
+                found[1].next_run_time = self._unpark(found[1].id, found[0], old)
             self._mirror(job, found[1], old)
             return
         phase = None if found is None else phase_of(found[1], job.spec.trigger)
@@ -257,10 +260,12 @@ class KeptRows:
         kept.parked = from_datetime(row.next_run_time)
         self._modify(row.id, alias, trigger=kept, next_run_time=None)
 
-    def _unpark(self, job_id: str, alias: str, kept: RowTrigger) -> None:
+    def _unpark(self, job_id: str, alias: str, kept: RowTrigger) -> datetime:
         fires, kept.parked = kept.parked, None
         assert fires is not None
-        self._modify(job_id, alias, trigger=kept, next_run_time=to_datetime(fires, self._clockwork.aps.timezone))
+        moment = to_datetime(fires, self._clockwork.aps.timezone)
+        self._modify(job_id, alias, trigger=kept, next_run_time=moment)
+        return moment
 
     def _modify(self, job_id: str, alias: str, **changes: Any) -> None:
         self._own_change = job_id

@@ -183,7 +183,7 @@ class Lifecycle:
 
     async def _stop(self, grace: float, caller: Run | None) -> None:
         engine, owner = self._engine, self._owner
-        engine.close(owner, aps_goes_on=not (engine.started_here and len(engine.owners) == 1))
+        engine.close(owner, aps_goes_on=True)
         engine.executor.drop_waiting(owner)
         impatient: asyncio.CancelledError | None = None
         try:

@@ -3,16 +3,17 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Literal, TypeVar, Unpack
+from typing import Any, Literal, ParamSpec, TypeVar, Unpack
 
 from whenever import ZonedDateTime
 
 from hassette_aps.job import ScheduledJob
-from hassette_aps.options import JobOptions
-from hassette_aps.triggers import After, Cron, Daily, Every, Once
+from hassette_aps.options import JobOptions, naming_the_job
+from hassette_aps.triggers import After, Cron, Daily, Every, Once, Trigger
 from hassette_aps.types import IfExists, JobFunction
 
 F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
 
 
 class SchedulingMethods:
@@ -36,7 +37,7 @@ class SchedulingMethods:
 
     def run_in(self, func: JobFunction, delay: float, **options: Unpack[JobOptions]) -> ScheduledJob:
         """Run once, ``delay`` seconds from now, or from start for what is registered before it."""
-        return self.schedule(func, After(seconds=delay), **options)
+        return self.schedule(func, _made(func, options, After, seconds=delay), **options)
 
     def run_once(
         self,
@@ -46,7 +47,7 @@ class SchedulingMethods:
         **options: Unpack[JobOptions],
     ) -> ScheduledJob:
         """Run once at ``at``: ``"07:00"`` today, or tomorrow if that is past, or an absolute time."""
-        return self.schedule(func, Once(at, if_past), **options)
+        return self.schedule(func, _made(func, options, Once, at, if_past), **options)
 
     def run_every(
         self,
@@ -57,23 +58,24 @@ class SchedulingMethods:
         **options: Unpack[JobOptions],
     ) -> ScheduledJob:
         """Run again and again, first after one interval, then on that grid without drift."""
-        return self.schedule(func, Every(seconds=seconds, minutes=minutes, hours=hours), **options)
+        trigger = _made(func, options, Every, seconds=seconds, minutes=minutes, hours=hours)
+        return self.schedule(func, trigger, **options)
 
     def run_minutely(self, func: JobFunction, minutes: int = 1, **options: Unpack[JobOptions]) -> ScheduledJob:
         """Run every ``minutes`` minutes, a whole number."""
-        return self.schedule(func, Every(minutes=_whole("run_minutely", "minutes", minutes)), **options)
+        return self.schedule(func, _made(func, options, _every_whole, "minutes", minutes), **options)
 
     def run_hourly(self, func: JobFunction, hours: int = 1, **options: Unpack[JobOptions]) -> ScheduledJob:
         """Run every ``hours`` hours, a whole number."""
-        return self.schedule(func, Every(hours=_whole("run_hourly", "hours", hours)), **options)
+        return self.schedule(func, _made(func, options, _every_whole, "hours", hours), **options)
 
     def run_daily(self, func: JobFunction, at: str = "00:00", **options: Unpack[JobOptions]) -> ScheduledJob:
         """Run once a day at ``at`` (``"HH:MM"``), on every daylight-saving night too."""
-        return self.schedule(func, Daily(at), **options)
+        return self.schedule(func, _made(func, options, Daily, at), **options)
 
     def run_cron(self, func: JobFunction, expression: str, **options: Unpack[JobOptions]) -> ScheduledJob:
         """Run on a cron expression: 5 fields, a 6th is seconds."""
-        return self.schedule(func, Cron(expression), **options)
+        return self.schedule(func, _made(func, options, Cron, expression), **options)
 
     def scheduled(self, trigger: object, **options: Unpack[JobOptions]) -> Callable[[F], F]:
         """Decorator form of ``schedule``; the function comes back unchanged."""
@@ -85,9 +87,17 @@ class SchedulingMethods:
         return register
 
 
-def _whole(method: str, what: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{method}({what}={value!r}): must be a whole number; use run_every({what}=) for fractions")
-    if value < 1:
-        raise ValueError(f"{method}({what}={value!r}): must be at least 1")
-    return value
+def _made(func: object, options: JobOptions, make: Callable[P, Trigger], *args: P.args, **kwargs: P.kwargs) -> Trigger:
+    """A trigger; what it refuses is told with the job's name."""
+    try:
+        return make(*args, **kwargs)
+    except (TypeError, ValueError) as exc:
+        raise naming_the_job(exc, func, options) from exc
+
+
+def _every_whole(unit: Literal["minutes", "hours"], amount: int) -> Trigger:
+    if not isinstance(amount, int) or isinstance(amount, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"{unit}={amount!r} must be a whole number; use run_every({unit}=) for fractions")
+    if amount < 1:
+        raise ValueError(f"{unit}={amount!r} must be at least 1")
+    return Every(minutes=amount) if unit == "minutes" else Every(hours=amount)

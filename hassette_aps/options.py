@@ -12,6 +12,8 @@ from hassette_aps.callables import misfit, name_of, runs_on_loop
 from hassette_aps.triggers import Trigger, as_trigger
 from hassette_aps.types import ErrorHandler, IfExists, JobFunction, Mode, Predicate
 
+_CENTURY = 36_525 * 86_400
+
 NO_KWARGS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -95,10 +97,13 @@ _RULES: dict[str, _Rule] = {
         lambda v: v is None or (isinstance(v, str) and v != "" and v.isprintable()),
         "a non-empty str of printable characters, or None",
     ),
-    "jitter": _Rule(lambda v: v is None or (_is_number(v) and v >= 0), "seconds >= 0, such as jitter=30, or None"),
+    "jitter": _Rule(
+        lambda v: v is None or (_is_number(v) and 0 <= v <= _CENTURY),
+        "seconds >= 0 (at most 100 years), such as jitter=30, or None",
+    ),
     "timeout": _Rule(
-        lambda v: v is None or (_is_number(v) and v > 0),
-        "seconds > 0, such as timeout=30; for no limit use timeout_disabled=True",
+        lambda v: v is None or (_is_number(v) and 0 < v <= _CENTURY),
+        "seconds > 0 (at most 100 years), such as timeout=30; for no limit use timeout_disabled=True",
     ),
     "timeout_disabled": _Rule(lambda v: isinstance(v, bool), "True or False"),
     "mode": _Rule(lambda v: v is None or v in get_args(Mode), f"one of {', '.join(map(repr, get_args(Mode)))}"),
@@ -154,7 +159,10 @@ def make_spec(func: JobFunction, trigger: object, options: Mapping[str, Any]) ->
         raise ValueError(
             f"job {label}: timeout={options['timeout']!r} together with timeout_disabled=True; give one of the two"
         )
-    planned = as_trigger(trigger)
+    try:
+        planned = as_trigger(trigger)
+    except TypeError as exc:
+        raise naming_the_job(exc, func, options) from exc
     kept: dict[str, Any] = {k: v for k, v in options.items() if k not in ("if_exists", "name")}
     if "args" in kept:
         kept["args"] = tuple(kept["args"])
@@ -189,6 +197,12 @@ def _fits(rule: _Rule, value: Any) -> bool:
 def _label(func: Any, options: Mapping[str, Any]) -> str:
     name = options.get("name")
     return repr(name if isinstance(name, str) and name else name_of(func))
+
+
+def naming_the_job(exc: Exception, func: object, options: Mapping[str, Any]) -> Exception:
+    """The same refusal, with the job's name in front."""
+    kind = TypeError if isinstance(exc, TypeError) else ValueError
+    return kind(f"job {_label(func, options)}: {exc}")
 
 
 _COMPARED: tuple[str, ...] = (

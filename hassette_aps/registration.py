@@ -196,7 +196,10 @@ class Registration:
                     f"job {spec.name!r}: the AsyncIOScheduler has no {kind} {wanted!r}; add it with"
                     f" aps.add_{option}(..., {wanted!r}) first, or leave {option}= out"
                 )
-        trigger = spec.trigger.settle(now_us(), owner.zone)
+        try:
+            trigger = spec.trigger.settle(now_us(), owner.zone)
+        except ValueError as exc:
+            raise ValueError(f"job {spec.name!r}: {exc}") from exc
         if trigger is not spec.trigger or executor != spec.executor or spec.mode is None:
             name = auto_name(spec.func, trigger) if spec.auto_named else spec.name
             mode = spec.mode or owner.default_mode

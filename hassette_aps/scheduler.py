@@ -160,8 +160,7 @@ class Scheduler(SchedulingMethods):
             raise TypeError(f"cancel_job() takes a ScheduledJob, got {job!r}; look one up with get_job(name)")
         if job.home is not None and job.home is not self._owner:
             raise ValueError(
-                f"job {job.name!r} belongs to owner {job.owner!r}, not to {self.owner!r}; use job.cancel(), or its own"
-                " Scheduler"
+                f"job {job.name!r} belongs to another Scheduler (owner {job.owner!r}); use job.cancel() instead"
             )
         job.cancel()
 
@@ -177,6 +176,8 @@ class Scheduler(SchedulingMethods):
 
     def get_job(self, name: str) -> ScheduledJob | None:
         """The job with that name, or None."""
+        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"get_job() takes a name, got {name!r}")
         with self._engine.lock:
             job = self._engine.registry.get(self._owner.id_of(name))
         return job if job is not None and job.home is self._owner else None

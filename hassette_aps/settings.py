@@ -25,6 +25,12 @@ def _none_word(value: Any) -> Any:
     return None if isinstance(value, str) and value.strip().lower() in ("", "none") else value
 
 
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
 Seconds = Annotated[float, BeforeValidator(_number), Field(gt=0)]
 OptionalSeconds = Annotated[Seconds | None, BeforeValidator(_none_word)]
 OptionalName = Annotated[str | None, BeforeValidator(_none_word)]
@@ -58,7 +64,7 @@ class Settings(BaseModel):
     """SQLAlchemy URL of the record of runs; ``sqlite://`` is embedded and in memory; None = no record."""
     retention_days: Annotated[float, BeforeValidator(_number), Field(gt=0)] = 30
     """Days that executions are kept."""
-    retention_rows: Annotated[int, Field(gt=0)] | None = None
+    retention_rows: Annotated[int, BeforeValidator(_no_bool), Field(gt=0)] | None = None
     """Executions kept at most; None = 1,000,000, or 10,000 for the in-memory database."""
     jobstore: OptionalName = None
     """Default APScheduler job store alias; None = ours, in memory."""

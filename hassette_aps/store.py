@@ -274,6 +274,11 @@ class FacadeJobStore(BaseJobStore):
             for key, remedy in _REFUSED_CHANGES.items():
                 if getattr(changed, key) != getattr(shown, key):
                     raise ValueError(f"job {changed.id!r}: modify_job({key}=) is refused; {remedy}")
+            if changed.executor != shown.executor and not self._clockwork.has_executor(changed.executor):
+                raise ValueError(
+                    f"job {changed.id!r}: the AsyncIOScheduler has no executor {changed.executor!r}; add it with"
+                    f" aps.add_executor(..., {changed.executor!r}) first"
+                )
             new_trigger = changed.trigger != shown.trigger
             spec = ours.spec
             ours.spec = replace(

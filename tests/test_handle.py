@@ -1,13 +1,17 @@
 """``ScheduledJob``: attributes, cancelling, pausing, submitting, listing (section 4)."""
 
 import asyncio
+import io
+from datetime import UTC, datetime
 
 import pytest
+from apscheduler.jobstores.base import JobLookupError
+from apscheduler.triggers.interval import IntervalTrigger
 from whenever import ZonedDateTime
 
 from hassette_aps import Every, Scheduler, current_run
 from hassette_aps.testing import FrozenClock
-from tests.kit import CALLS, Recorded, called, handler, idle, until
+from tests.kit import CALLS, HANDLED, Recorded, called, called_too, handler, idle, until
 
 
 async def test_attributes(scheduler: Scheduler) -> None:
@@ -229,3 +233,149 @@ async def test_current_run_knows_the_job(scheduler: Scheduler) -> None:
         assert isinstance(run.scheduled_for, ZonedDateTime)
         assert len(run.execution_id) == 36
     assert current_run() is None
+
+
+async def test_apschedulers_pause_and_resume(scheduler: Scheduler, frozen_clock: FrozenClock) -> None:
+    """11.21: ``aps.pause_job`` and ``aps.resume_job`` hold and go on, on the grid, for every kind of trigger."""
+    frozen_clock.freeze("2026-05-01T10:00:00+00:00")
+    aps = scheduler.aps
+    every = scheduler.run_every(idle, minutes=10, name="every")
+    daily = scheduler.run_daily(idle, "07:00", name="daily")
+    theirs = scheduler.schedule(idle, IntervalTrigger(minutes=10, timezone="UTC"), name="theirs")
+    once = scheduler.run_in(called, 60, name="once")
+    before = theirs.next_run
+    for job in (every, daily, once):
+        aps.pause_job(job.name)
+        assert job.next_run is None
+    aps.pause_job("theirs")
+    aps.resume_job("theirs")
+    assert theirs.next_run == before
+    await frozen_clock.advance(minutes=35)
+    for job in (every, daily, once):
+        aps.resume_job(job.name)
+    assert str(every.next_run) == "2026-05-01T10:40:00+00:00[UTC]"
+    assert str(daily.next_run) == "2026-05-02T07:00:00+00:00[UTC]"
+    await frozen_clock.trigger_due_jobs()
+    assert CALLS == [()]
+    assert once not in scheduler.list_jobs()
+
+
+async def test_modify_job(scheduler: Scheduler) -> None:
+    """11.21: ``aps.modify_job`` changes what a run needs; what has an option of ours is refused and names it."""
+    aps = scheduler.aps
+    job = scheduler.run_every(called, minutes=5, name="x", args=[1])
+    before = job.next_run
+    aps.modify_job("x", func=called_too, args=[2])
+    aps.modify_job("x", next_run_time=datetime.now(UTC))
+    await until(lambda: CALLS == [("too", 2)])
+    assert (job.func, job.args, job.next_run) == (called_too, (2,), before)
+    aps.reschedule_job("x", trigger="interval", hours=3)
+    assert str(job.trigger) == "interval[3:00:00]"
+    refused = {
+        "coalesce": (False, "coalesce"),
+        "misfire_grace_time": (3, "max_lateness="),
+        "max_instances": (2, "mode="),
+        "name": ("y", "register the job again"),
+        "executor": ("nowhere", "add_executor"),
+    }
+    for key, (value, remedy) in refused.items():
+        with pytest.raises(ValueError, match="'x'.*" + remedy):
+            aps.modify_job("x", **{key: value})
+    assert scheduler.list_jobs() == [job]
+
+
+async def test_apschedulers_view(scheduler: Scheduler) -> None:
+    """11.21: APScheduler shows and removes our jobs as its own; before start only ``list_jobs()`` shows them."""
+    aps = scheduler.aps
+    job = scheduler.run_every(idle, minutes=5, name="x")
+    view = aps.get_job("x")
+    view.pause()
+    assert job.next_run is None
+    view.resume()
+    assert view.next_run_time is not None
+    out = io.StringIO()
+    aps.print_jobs(out=out)
+    assert "x (trigger: " in out.getvalue()
+    view.remove()
+    with pytest.raises(JobLookupError):
+        aps.remove_job("x")
+    scheduler.run_every(idle, minutes=5, name="x")
+    aps.remove_all_jobs()
+    assert scheduler.list_jobs() == []
+    unstarted = Scheduler(timezone="UTC")
+    unstarted.run_every(idle, minutes=5)
+    assert unstarted.aps.get_jobs() == []
+    assert len(unstarted.list_jobs()) == 1
+    await unstarted.shutdown()
+
+
+class Moody:
+    """A trigger that raises while ``broken``, and has no end but ``over``."""
+
+    broken = over = False
+
+    def first_run_time(self, current_time: ZonedDateTime) -> ZonedDateTime:
+        return current_time.add(seconds=0.02)
+
+    def next_run_time(self, previous_run: ZonedDateTime, current_time: ZonedDateTime) -> ZonedDateTime | None:
+        if self.broken:
+            raise RuntimeError("moody")
+        return None if self.over else previous_run.add(seconds=0.02)
+
+    def trigger_label(self) -> str:
+        return "moody"
+
+    def trigger_detail(self) -> str | None:
+        return None
+
+    def trigger_db_type(self) -> str:
+        return "custom"
+
+    def trigger_id(self) -> str:
+        return "moody"
+
+
+async def test_a_custom_trigger_that_raises(scheduler: Scheduler, caplog: pytest.LogCaptureFixture) -> None:
+    """11.22: ERROR naming the job, its handler called, the job paused, at ``resume()`` as well; nothing else stops."""
+    trigger = Moody()
+    trigger.broken = True
+    job = scheduler.schedule(called, trigger, name="x", on_error=handler)
+    scheduler.run_every(called, seconds=0.02, name="other", args=["other"])
+    for times in (1, 2):
+        await until(lambda times=times: len(HANDLED) == times)
+        assert job in scheduler.list_jobs()
+        assert job.next_run is None
+        assert [record.levelname for record in caplog.records if "'x'" in record.message] == ["ERROR"] * times
+        await asyncio.sleep(0.03)
+        job.resume()
+    await until(lambda: len(HANDLED) == 3)
+    assert () not in CALLS
+    assert ("other",) in CALLS
+    trigger.broken = False
+    job.resume()
+    await until(lambda: () in CALLS)
+
+
+async def test_resuming_a_schedule_that_is_over(scheduler: Scheduler) -> None:
+    """4.4, 11.12: a job whose schedule ended while it was paused leaves the list at ``resume()``."""
+    trigger = Moody()
+    job = scheduler.schedule(called, trigger, name="x")
+    job.pause()
+    trigger.over = True
+    await asyncio.sleep(0.03)
+    job.resume()
+    assert scheduler.list_jobs() == []
+    assert job.next_run is None
+    scheduler.schedule(called, Moody(), name="x")
+
+
+async def test_submit_leaves_a_paused_job_paused(scheduler: Scheduler) -> None:
+    """4.5: ``submit()`` runs a paused job and a waiting one-shot, and both stay as they are."""
+    paused, waiting = scheduler.run_every(called, hours=1), scheduler.run_in(called, 60)
+    paused.pause()
+    paused.submit()
+    waiting.submit()
+    await until(lambda: len(CALLS) == 2)
+    assert scheduler.list_jobs() == [paused, waiting]
+    assert paused.next_run is None
+    assert waiting.next_run is not None

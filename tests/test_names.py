@@ -194,3 +194,29 @@ async def test_a_one_shot_frees_its_name_and_group(scheduler: Scheduler) -> None
     await until(lambda: not scheduler.list_jobs())
     assert scheduler.list_jobs(group="g") == []
     assert scheduler.run_in(called, 60, name="x").name == "x"
+
+
+async def test_what_was_left_out_equals_its_default(scheduler: Scheduler) -> None:
+    """5.3, 11.8: the mode in force is compared; ``Once("07:00")`` again before it ran is the same schedule."""
+    job = scheduler.run_every(called, minutes=1, name="x")
+    assert scheduler.run_every(called, minutes=1, name="x", mode="parallel", timeout=None, if_exists="skip") is job
+    once = scheduler.run_once(called, "07:00", name="once")
+    assert scheduler.run_once(called, "07:00", name="once", if_exists="skip") is once
+
+
+async def test_unnamed_jobs_with_skip_and_replace(scheduler: Scheduler) -> None:
+    """5.1, 5.2: a generated name is a name: ``"skip"`` and ``"replace"`` find the job by it, one-shots too."""
+    job = scheduler.run_in(called, 60)
+    assert scheduler.run_in(called, 60, if_exists="skip") is job
+    new = scheduler.run_in(called, 60, if_exists="replace")
+    assert (new.name, scheduler.list_jobs()) == (job.name, [new])
+
+
+async def test_replacing_keeps_the_place_in_the_list(scheduler: Scheduler) -> None:
+    """5.2: the new job stands where the old one stood, in its own group."""
+    scheduler.run_every(called, minutes=1, name="x", group="old")
+    other = scheduler.run_every(called, minutes=1, name="y")
+    new = scheduler.run_every(called, minutes=1, name="x", group="new", if_exists="replace")
+    assert scheduler.list_jobs() == [new, other]
+    assert scheduler.list_jobs(group="old") == []
+    assert scheduler.list_jobs(group="new") == [new]

@@ -315,3 +315,19 @@ async def test_names_of_partials_and_callables(scheduler: Scheduler) -> None:
     assert scheduler.run_every(partial(called, 1), minutes=1).name == "called:every:60"
     assert scheduler.run_every(Report(), minutes=1).name == "Report:every:60"
     assert scheduler.run_cron(idle, "0 7 * * *").name == "idle:cron:0 7 * * *"
+
+
+async def test_a_handle_is_awaited_in_any_way(scheduler: Scheduler) -> None:
+    """1.4: with ``gather`` and ``wait_for``, twice, after its cancellation, and in another thread's loop."""
+    job, other = await asyncio.gather(scheduler.run_every(idle, minutes=1), scheduler.run_every(idle, minutes=2))
+    assert await asyncio.wait_for(job, 3) is await job
+    other.cancel()
+    assert await other is other
+    third = scheduler.run_every(idle, minutes=3)
+    third.cancel()
+    assert isinstance((await third).db_id, int)
+
+    async def elsewhere() -> ScheduledJob:
+        return await scheduler.run_every(idle, minutes=4)
+
+    assert isinstance((await asyncio.to_thread(lambda: asyncio.run(elsewhere()))).db_id, int)

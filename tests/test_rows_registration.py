@@ -418,3 +418,44 @@ async def test_a_raw_job_with_the_same_id_in_another_store() -> None:
         aps.add_job(called, IntervalTrigger(seconds=0.02), id="x", jobstore="default")
         await until(lambda: len(CALLS) >= 3)
         assert recorded.records == []
+
+
+async def test_rows_that_fall_due_during_the_drain(path: Path) -> None:
+    """10.1, P2: no run starts while a shutdown waits, and the row keeps its run for the next process."""
+    started, go = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        started.set()
+        await go.wait()
+
+    scheduler = Scheduler(sql_scheduler(path))
+    await scheduler.start()
+    scheduler.run_in(slow, 0.01, name="slow")
+    await started.wait()
+    scheduler.run_in(called, 0.05, name="due", jobstore="db")
+    stopping = asyncio.ensure_future(scheduler.shutdown())
+    await asyncio.sleep(0.1)
+    go.set()
+    await stopping
+    assert CALLS == []
+    async with Scheduler(sql_scheduler(path)):
+        await until(lambda: CALLS == [()])
+
+
+async def test_paused_before_start_a_kept_row_does_not_run(path: Path) -> None:
+    """4.5, 5.5: ``pause()`` before start holds the row of an earlier process too, until ``resume()``."""
+    await leave_behind(path, hours=0, seconds=0.03)
+    CALLS.clear()
+    scheduler = Scheduler(sql_scheduler(path))
+    jobs = [
+        scheduler.run_every(called, seconds=0.03, name=name, jobstore="db", if_exists="skip") for name in ("x", "new")
+    ]
+    for job in jobs:
+        job.pause()
+    async with scheduler:
+        await asyncio.sleep(0.08)
+        assert CALLS == []
+        assert [job.next_run for job in jobs] == [None, None]
+        for job in jobs:
+            job.resume()
+        await until(lambda: len(CALLS) > 2)
