@@ -193,13 +193,12 @@ class Lifecycle:
         for run in self._runs(caller):
             engine.executor.stop(run)
         await self._until_idle(CANCEL_GRACE * 2, caller)
-        await self.listeners.drain(self._settings.handler_timeout + CANCEL_GRACE)
+        await self.listeners.drain(0 if impatient else self._settings.handler_timeout + CANCEL_GRACE)
         if caller is None or caller.status is not None:
             await self._finish_records()
         else:
-            self._last = asyncio.get_running_loop().create_task(
-                self._finish_after(caller), name="hassette_aps last record", context=owner.context.copy()
-            )
+            body, loop = self._finish_after(caller), asyncio.get_running_loop()
+            self._last = asyncio.Task(body, loop=loop, name="hassette_aps last record", context=owner.context.copy())
         if impatient is not None:
             raise impatient
 

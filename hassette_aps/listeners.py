@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from datetime import UTC, datetime
-from functools import partial
 from threading import get_ident
 from typing import Any, Protocol
 
@@ -167,8 +166,8 @@ class Listeners:
         context = self._owner.context.copy()
         context.run(set_current_run, run)
         call = _Call(func, f"{what} {name_of(func)}", run)
-        make = partial(loop.create_task, self._guarded(call, told), name=call.name, context=context)
-        task = Context().run(make)  # a framework's task factory may look at the caller's context, a stopped run's
+        # not create_task(): a framework's task factory may refuse what belongs to an owner that is being stopped
+        task = asyncio.Task(self._guarded(call, told), loop=loop, name=call.name, context=context)
         self._calls[task] = call
         task.add_done_callback(self._calls.pop)
 

@@ -1,6 +1,7 @@
 """What the tests of apps share: apps loaded from files by Hassette's own app handler."""
 
 import asyncio
+import sys
 import textwrap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +24,14 @@ from hassette_aps import ScheduledJob, SchedulerErrorContext
 
 
 @asynccontextmanager
-async def loaded(tmp_path: Path, *, failing: str = "", **sources: str) -> AsyncIterator[Any]:
+async def loaded(
+    tmp_path: Path,
+    *,
+    failing: str = "",
+    settings: dict[str, Any] | None = None,
+    configs: dict[str, Any] | None = None,
+    **sources: str,
+) -> AsyncIterator[Any]:
     """A Hassette that has loaded and started one app class ``TheApp`` per source, from files, as in production."""
     folder = tmp_path / "apps"
     folder.mkdir()
@@ -31,8 +39,12 @@ async def loaded(tmp_path: Path, *, failing: str = "", **sources: str) -> AsyncI
     for key, source in sources.items():
         name = f"{key}_{next(_numbers)}.py"  # Hassette remembers a class by its module's name
         (folder / name).write_text(HEADER + textwrap.dedent(source))
-        apps[key] = {"filename": name, "class_name": "TheApp", "config": {"instance_name": key}}
-    config = make_test_config(data_dir=tmp_path / "data", apps=apps)
+        apps[key] = {
+            "filename": name,
+            "class_name": "TheApp",
+            "config": (configs or {}).get(key, {"instance_name": key}),
+        }
+    config = make_test_config(data_dir=tmp_path / "data", apps=apps, **settings or {})
     async with HassetteHarness(config).with_app_handler().with_scheduler().with_state_registry() as harness:
         for key in sources.keys() - {failing}:
             await running(harness, key)
@@ -42,6 +54,12 @@ async def loaded(tmp_path: Path, *, failing: str = "", **sources: str) -> AsyncI
 def app_of(harness: Any, key: str) -> Any:
     """The running instance of an app."""
     return harness.app_handler.registry.get(key, 0)
+
+
+def made(tmp_path: Path) -> list[Any]:
+    """What the module of an app in ``tmp_path`` has put into its list ``MADE``."""
+    modules = [m for m in list(sys.modules.values()) if str(tmp_path) in (getattr(m, "__file__", None) or "")]
+    return next((m.MADE for m in modules if hasattr(m, "MADE")), [])
 
 
 async def running(harness: Any, key: str) -> Any:

@@ -1,12 +1,15 @@
 """Apps loaded from files by real Hassette: start, stop, reload, failures; afterwards nothing is left (P10)."""
 
 import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.hassette.apps import app_of, left_of, loaded
+from tests.hassette.apps import app_of, left_of, loaded, made
 from tests.kit import until
 
 TICKING = """
@@ -82,13 +85,11 @@ async def test_a_failing_initialisation(tmp_path: Path) -> None:
         """,
         two=TICKING,
     ) as harness:
-        import sys
-
-        module = next(m for m in list(sys.modules.values()) if getattr(m, "MADE", None))
-        (broken,) = module.MADE
+        await until(lambda: made(tmp_path))
+        (broken,) = made(tmp_path)
         await until(lambda: app_of(harness, "two").ticks > 3)
+        await until(lambda: left_of(broken) == [])
         assert broken.ticks == 0
-        assert left_of(broken) == []
 
 
 async def test_a_user_on_shutdown_without_super(tmp_path: Path) -> None:
@@ -112,17 +113,22 @@ async def test_a_user_on_shutdown_without_super(tmp_path: Path) -> None:
         assert app.ticks == -1
 
 
+@pytest.fixture
+def sharing(tmp_path: Path) -> Iterator[str]:
+    """The source of a ticking app on an AsyncIOScheduler that every app of this source shares."""
+    (tmp_path / "common.py").write_text(
+        "from apscheduler.schedulers.asyncio import AsyncIOScheduler\naps = AsyncIOScheduler(timezone='UTC')\n"
+    )
+    yield f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nimport common\nsys.path.pop(0)\n" + TICKING.replace(
+        "    ticks = 0\n", "    ticks = 0\n    shared_apscheduler = common.aps\n"
+    )
+    sys.modules.pop("common", None)
+
+
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
-async def test_two_apps_with_the_same_names(tmp_path: Path, shared: bool) -> None:
+async def test_two_apps_with_the_same_names(tmp_path: Path, sharing: str, shared: bool) -> None:
     """One app stops, the other's jobs go on for many ticks: the task-bucket trap, with a shared scheduler too."""
-    source = TICKING
-    if shared:
-        (tmp_path / "common.py").write_text(
-            "from apscheduler.schedulers.asyncio import AsyncIOScheduler\naps = AsyncIOScheduler(timezone='UTC')\n"
-        )
-        source = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nimport common\n" + TICKING.replace(
-            "    ticks = 0\n", "    ticks = 0\n    shared_apscheduler = common.aps\n"
-        )
+    source = sharing if shared else TICKING
     async with loaded(tmp_path, one=source, two=source) as harness:
         one, two = app_of(harness, "one"), app_of(harness, "two")
         await until(lambda: one.ticks > 2 and two.ticks > 2)
@@ -135,9 +141,62 @@ async def test_two_apps_with_the_same_names(tmp_path: Path, shared: bool) -> Non
         assert {record.status for record in records} == {"success"}
         await harness.app_handler.start_app("one")
         await until(lambda: app_of(harness, "one").ticks > 2)
-    import sys
+    assert left_of(two) == []
+    assert not two.scheduler.facade.aps.running
 
-    sys.modules.pop("common", None)
+
+@pytest.mark.parametrize("force", [False, True])
+async def test_reload_on_a_shared_scheduler(tmp_path: Path, sharing: str, force: bool) -> None:
+    """The app that started the shared AsyncIOScheduler is reloaded while it is the only one there."""
+    async with loaded(tmp_path, one=sharing) as harness:
+        first = app_of(harness, "one")
+        await until(lambda: first.ticks > 2)
+        await harness.app_handler.reload_app("one", force_reload=force)
+        second = app_of(harness, "one")
+        await until(lambda: second.ticks > 2)
+        assert left_of(first) == []
+
+
+async def test_a_failing_initialisation_on_a_shared_scheduler(tmp_path: Path, sharing: str) -> None:
+    """An app that cannot start leaves the other's scheduler as it was, and its own name free for the next try."""
+    broken = sharing.replace(
+        "    async def tick", "        if not GOOD:\n            raise RuntimeError('cannot start')\n    async def tick"
+    ).replace("class TheApp", "GOOD = []\nMADE = [GOOD]\nclass TheApp")
+    async with loaded(tmp_path, failing="one", one=broken, two=sharing) as harness:
+        (good,) = made(tmp_path)
+        two = app_of(harness, "two")
+        await until(lambda: two.ticks > 2)
+        await until(lambda: harness.app_handler.registry.get_snapshot().failed_count == 1)
+        good.append(True)
+        await harness.app_handler.start_app("one")
+        ticks = two.ticks
+        await until(lambda: app_of(harness, "one").ticks > 2 and two.ticks > ticks + 2)
+
+
+async def test_several_instances_of_one_app(tmp_path: Path) -> None:
+    """Two configured instances of one class: the same job names, each with jobs of its own."""
+    async with loaded(tmp_path, configs={"one": [{"instance_name": "a"}, {"instance_name": "b"}]}, one=TICKING) as h:
+        a, b = (h.app_handler.registry.get("one", index) for index in (0, 1))
+        await until(lambda: a.ticks > 2 and b is not None and b.ticks > 2)
+        assert [job.owner for job in (*a.scheduler.list_jobs()[:1], *b.scheduler.list_jobs()[:1])] == ["a", "b"]
+        await h.app_handler.stop_app("one")
+        assert left_of(a) == left_of(b) == []
+
+
+async def test_the_record_goes_on_over_a_reload(tmp_path: Path) -> None:
+    """A database of the app's choice: a reload neither loses a verdict nor calls a run interrupted."""
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    source = TICKING.replace("    ticks = 0\n", f"    ticks = 0\n    scheduler_settings = {{'database': {url!r}}}\n")
+    async with loaded(tmp_path, one=source) as harness:
+        first = app_of(harness, "one")
+        await until(lambda: first.ticks > 2)
+        await harness.app_handler.reload_app("one")
+        second = app_of(harness, "one")
+        await until(lambda: second.ticks > 2)
+        await harness.app_handler.stop_app("one")
+        statuses = [r.status for r in await second.scheduler.facade.history("tick", limit=1000)]
+        assert len(statuses) >= first.ticks + second.ticks
+        assert set(statuses) <= {"success", "cancelled"}
 
 
 async def test_runs_in_flight_when_the_app_stops(tmp_path: Path) -> None:
@@ -197,12 +256,31 @@ async def test_app_sync(tmp_path: Path) -> None:
                 assert isinstance(self.job.db_id, int)
             def tick(self):
                 self.ticks += 1
+            def manage(self):
+                sync = self.scheduler.sync
+                sync.on_error(print)
+                with_group = [sync.run_daily(self.tick, at="07:00", name=str(n), group="g") for n in range(3)]
+                assert sync.list_jobs("g") == with_group and sync.get_job("1") is with_group[1]
+                sync.remove_job(with_group[0])
+                sync.remove_group("g")
+                assert sync.list_jobs("g") == []
+                sync.remove_all_jobs()
+                assert sync.list_jobs() == []
+                try:
+                    sync.run_every(self.tick, seconds=-1)
+                except ValueError:
+                    return
+                raise AssertionError("a bad value passed")
         """,
     ) as harness:
         app = app_of(harness, "one")
         await until(lambda: app.ticks > 3)
-        with pytest.raises(RuntimeError, match="within an event loop"):
+        with pytest.raises(
+            RuntimeError, match=r"This sync method \(Scheduler.sync\) was called from within an event loop"
+        ):
             app.scheduler.sync.run_in(app.tick, 5)
+        assert [job.name for job in app.scheduler.list_jobs()] == ["tick", "other"]
+        await asyncio.to_thread(app.manage)
         await harness.app_handler.stop_app("one")
         assert left_of(app) == []
 
@@ -231,12 +309,38 @@ async def test_hassettes_names_for_the_same_things(tmp_path: Path) -> None:
         assert [job.name for job in scheduler.list_jobs(group="g")] == ["3", "4"]
         scheduler.remove_group("g")
         assert scheduler.list_jobs(group="g") == []
-        await scheduler.remove_all_jobs()
+        scheduler.remove_all_jobs()
         assert scheduler.list_jobs() == []
+        await scheduler.remove_all_jobs()
         assert scheduler.get_job_db_ids() == []
         ran: list[int] = []
         scheduler.run_in(lambda: ran.append(1), 0.01)
         await until(lambda: ran)
+
+
+async def test_hassettes_triggers(tmp_path: Path) -> None:
+    """Triggers imported from Hassette work, except the one that follows an entity, which is refused."""
+    from hassette.scheduler import After, Cron, Daily, EntityTime, Every, Once
+
+    async with loaded(tmp_path, one=TICKING) as harness:
+        app = app_of(harness, "one")
+        triggers = (Every(hours=1), Daily(at="07:00"), Cron("*/5 * * * *"), After(seconds=300), Once(at="23:59"))
+        for trigger in triggers:
+            job = await app.scheduler.schedule(app.tick, trigger, name=type(trigger).__name__)
+            assert job.next_run == trigger.first_run_time(app.now()) or isinstance(trigger, After | Every)
+        before = app.scheduler.list_jobs()
+        with pytest.raises(TypeError, match="EntityTime.*Hassette's own scheduler"):
+            app.scheduler.schedule(app.tick, EntityTime("sensor.phone_next_alarm"), name="alarm")
+        assert app.scheduler.list_jobs() == before
+
+
+def test_without_hassette() -> None:
+    """Importing the mixin where Hassette is not installed says what to install."""
+    program = "import sys; sys.modules['hassette'] = None; import hassette_aps.hassette"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stderr.strip().endswith(
+        "ImportError: hassette_aps.hassette needs Hassette: pip install 'hassette-aps[hassette]'"
+    )
 
 
 async def test_zone_logger_and_execution_id_are_the_apps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
