@@ -100,13 +100,13 @@ class KeptRows:
         owner.unwanted.clear()
         return adopted
 
-    def _adopt_row(self, owner: Owner, alias: str, row: Any) -> ScheduledJob:
     def _job_of(self, owner: Owner, row: Any) -> ScheduledJob:
         job = self._registry.get(row.id)
         if job is None or job.row_alias is None:
             return self._adopt_row(owner, str(getattr(row, "_jobstore_alias", "")), row)
         return job
 
+    def _adopt_row(self, owner: Owner, alias: str, row: Any) -> ScheduledJob:
         kept: RowTrigger = row.trigger
         spec = spec_of(row)
         job = ScheduledJob(spec.func, spec.trigger, args=spec.args, kwargs=spec.kwargs)
