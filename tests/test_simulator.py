@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from hassette_aps.instants import from_datetime
-from hassette_aps.telemetry import Telemetry
 from tests.simulator.checker import check, report
 from tests.simulator.world import Setup, simulate
 
@@ -71,14 +70,17 @@ def test_the_database_has_every_verdict_though_it_is_locked_most_of_the_time(tmp
     locker = Locker(path)
     locker.start()
     try:
-        history, _ = simulate(7, Setup(seconds=200, operations=15, database=f"sqlite:///{path}"))
+        history, world = simulate(7, Setup(seconds=200, operations=15, database=f"sqlite:///{path}"))
     finally:
         locker.over.set()
         locker.join()
     assert locker.locks > 3
     assert not check(history).problems
-    telemetry = Telemetry(f"sqlite:///{path}")
-    records = telemetry.history("", limit=1_000_000)
+    telemetry = world.scheduler._lifecycle.telemetry
+    assert telemetry is not None
+    telemetry.start()  # what a shutdown could not write in its five seconds waits for the next start
+    records = telemetry.history("", limit=1_000_000) if telemetry.flush(60) else []
+    telemetry.close(10)
     told = Counter(verdict.execution_id for verdict in history.verdicts if verdict.first is None)
     assert told == Counter(record.execution_id for record in records if record.coalesced_from is None)
     ranges = Counter((f"job-{one.job}", one.first, one.last) for one in history.verdicts if one.first is not None)
