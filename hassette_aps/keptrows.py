@@ -3,7 +3,6 @@
 from collections.abc import Container, Mapping
 from contextlib import suppress
 from contextvars import Context
-from dataclasses import replace
 from datetime import datetime
 from logging import getLogger
 from threading import RLock
@@ -287,8 +286,8 @@ class KeptRows:
         if not isinstance(row.trigger, RowTrigger):  # rescheduled with a trigger of APScheduler
             changed = ScheduledJob(row.func, as_trigger(row.trigger), args=row.args, kwargs=row.kwargs).spec
             target = from_datetime(row.next_run_time) if row.next_run_time is not None else job.target or 0
-            job.spec = replace(
-                job.spec, func=changed.func, args=changed.args, kwargs=changed.kwargs, trigger=changed.trigger
+            job.spec = job.spec._replace(
+                func=changed.func, args=changed.args, kwargs=changed.kwargs, trigger=changed.trigger
             )
             kept = RowTrigger(job, target)
             job.target, job.fires = target, kept.fire_time(target)

@@ -1,7 +1,6 @@
 """From a validated job to a scheduled one: settings filled in, its name settled, put where it lives."""
 
 from collections.abc import Container
-from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -203,7 +202,7 @@ class Registration:
         if trigger is not spec.trigger or executor != spec.executor or spec.mode is None:
             name = auto_name(spec.func, trigger) if spec.auto_named else spec.name
             mode = spec.mode or owner.default_mode
-            job.spec = replace(spec, trigger=trigger, mode=mode, executor=executor, name=name)
+            job.spec = spec._replace(trigger=trigger, mode=mode, executor=executor, name=name)
         job.limit = None if spec.timeout_disabled else spec.timeout or owner.default_timeout
         if alias is not None and len(owner.id_of(spec.name)) > MAX_ID:
             raise ValueError(
@@ -225,7 +224,7 @@ class Registration:
         names = (f"{base}#{n}" for n in count(2))
         taken = self._jobs.registry.get
         free = next(name for name in names if taken(owner.id_of(name)) is None and owner.id_of(name) not in rows)
-        job.spec = replace(job.spec, name=free)
+        job.spec = job.spec._replace(name=free)
 
     def _first_target(self, owner: Owner, job: ScheduledJob) -> Micros:
         trigger = job.spec.trigger

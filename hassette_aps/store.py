@@ -6,7 +6,6 @@ earliest bucket, each job is advanced on its grid once and its run handed to the
 
 from collections.abc import Callable
 from contextvars import Context
-from dataclasses import replace
 from datetime import datetime
 from threading import RLock
 from typing import Any
@@ -281,8 +280,7 @@ class FacadeJobStore(BaseJobStore):
                 )
             new_trigger = changed.trigger != shown.trigger
             spec = ours.spec
-            ours.spec = replace(
-                spec,
+            ours.spec = spec._replace(
                 func=changed.func,
                 on_loop=spec.on_loop if changed.func is spec.func else runs_on_loop(changed.func),
                 args=tuple(changed.args),
