@@ -239,6 +239,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _worked(self, _: Any) -> None:
         self._real_work -= 1
 
+    async def shutdown_default_executor(self, *args: Any, **kwargs: Any) -> None:
+        """As the runner asks at the end: it waits for real threads."""
+        self._real_work += 1
+        try:
+            await super().shutdown_default_executor(*args, **kwargs)
+        finally:
+            self._real_work -= 1
+
     def idle(self, poll: Callable[[float | None], list[Any]], timeout: float | None) -> list[Any]:
         """Nothing is ready: let real work or a thread finish, else jump to the next timer."""
         clock = self.clock
