@@ -41,7 +41,8 @@ async def test_rows_of_an_earlier_start_run_on_our_executor(tmp_path: Any) -> No
             else:
                 await until(lambda: len(CALLS) >= 2)
                 await asyncio.sleep(0)
-    assert set(statuses) <= {"success", "coalesced"}  # a slow machine may be late
+    assert "success" in statuses
+    assert "error" not in statuses  # late ones coalesce, one about to start at the shutdown is cancelled
 
 
 async def test_a_paused_interval_is_set_back_with_the_clock(scheduler: Scheduler) -> None:
