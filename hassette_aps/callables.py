@@ -37,8 +37,11 @@ def runs_on_loop(func: Callable[..., Any]) -> bool:
     that merely returns an awaitable is found out only by calling it.
     """
     inner = unwrap_partial(func)
-    if type(inner) is FunctionType and not hasattr(inner, "__wrapped__"):
-        return inspect.iscoroutinefunction(inner)
+    if type(inner) is FunctionType:
+        if inner.__code__.co_flags & inspect.CO_COROUTINE:
+            return True
+        if not hasattr(inner, "__wrapped__"):
+            return inspect.iscoroutinefunction(inner)
     if not inspect.isroutine(inner) and not inspect.isclass(inner):
         inner = type(inner).__call__  # a callable instance
     return any(inspect.iscoroutinefunction(layer) for layer in _layers(inner))

@@ -81,7 +81,10 @@ class Clockwork:
 
     def hears(self, code: int) -> bool:
         """Whether any listener wants that event (``schedulers/base.py`` 124, ``_listeners``): none costs nothing."""
-        return any(mask & code for _, mask in self.aps._listeners)
+        for _, mask in self.aps._listeners:
+            if mask & code:
+                return True
+        return False
 
     def dispatch(self, event: SchedulerEvent) -> None:
         """Hand an event to the listeners, each isolated (``schedulers/base.py`` 1022, ``_dispatch_event``)."""
@@ -133,6 +136,13 @@ class Clockwork:
     def unwatch_losses(self, executor: Any) -> None:
         """Undo ``watch_losses``."""
         executor.__dict__.pop("_run_job_error", None)
+
+    def look_up(self, store: Any, job_id: str) -> Any:
+        """A row of a store; ``BROKEN_ROW`` for one that cannot be read."""
+        if not hasattr(store, "_reconstitute_job"):  # it keeps objects, as the one in memory does
+            return store.lookup_job(job_id)
+        with self.keeping_broken_rows(store):
+            return store.lookup_job(job_id)
 
     @contextmanager
     def keeping_broken_rows(self, store: Any) -> Generator[None]:

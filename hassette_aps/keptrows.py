@@ -73,8 +73,7 @@ class KeptRows:
             if wanted not in (None, alias):
                 continue
             try:
-                with self._clockwork.keeping_broken_rows(store):
-                    row: Any = store.lookup_job(job_id)
+                row: Any = self._clockwork.look_up(store, job_id)
             except Exception as exc:  # noqa: BLE001
                 _log.warning("job store %r cannot be asked for job %r: %r", alias, job_id, exc)
                 continue

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Literal, ParamSpec, TypeVar, Unpack
 
 from whenever import ZonedDateTime
@@ -58,7 +59,7 @@ class SchedulingMethods:
         **options: Unpack[JobOptions],
     ) -> ScheduledJob:
         """Run again and again, first after one interval, then on that grid without drift."""
-        trigger = _made(func, options, Every, seconds=seconds, minutes=minutes, hours=hours)
+        trigger = _made(func, options, _every, seconds, minutes, hours)
         return self.schedule(func, trigger, **options)
 
     def run_minutely(self, func: JobFunction, minutes: int = 1, **options: Unpack[JobOptions]) -> ScheduledJob:
@@ -93,6 +94,12 @@ def _made(func: object, options: JobOptions, make: Callable[P, Trigger], *args: 
         return make(*args, **kwargs)
     except (TypeError, ValueError) as exc:
         raise naming_the_job(exc, func, options) from exc
+
+
+@lru_cache(maxsize=256, typed=True)
+def _every(seconds: float, minutes: float, hours: float) -> Trigger:
+    """Triggers are values: jobs with one interval share one."""
+    return Every(seconds, minutes, hours)
 
 
 def _every_whole(unit: Literal["minutes", "hours"], amount: int) -> Trigger:

@@ -145,35 +145,36 @@ def make_spec(func: JobFunction, trigger: object, options: Mapping[str, Any]) ->
             arguments that do not fit the function.
         ValueError: a value of the right type that is not allowed.
     """
-    label = _label(func, options)
+    label = partial(_label, func, options)
     if not callable(func):
-        raise TypeError(f"job {label}: func must be callable, got {func!r}; give the function itself, not its result")
+        raise TypeError(f"job {label()}: func must be callable, got {func!r}; give the function itself, not its result")
     for key, value in options.items():
         rule = _RULES.get(key)
         if rule is None:
             near = get_close_matches(key, _RULES, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"options are {', '.join(_RULES)}"
-            raise TypeError(f"job {label}: unknown option {key!r}; {hint}")
+            raise TypeError(f"job {label()}: unknown option {key!r}; {hint}")
         if not _fits(rule, value):
             kind = TypeError if key in _WRONG_TYPE or not isinstance(value, str | int | float) else ValueError
-            raise kind(f"job {label}: {key}={value!r} is not allowed; give {rule.remedy}")
+            raise kind(f"job {label()}: {key}={value!r} is not allowed; give {rule.remedy}")
     if options.get("timeout") is not None and options.get("timeout_disabled"):
         raise ValueError(
-            f"job {label}: timeout={options['timeout']!r} together with timeout_disabled=True; give one of the two"
+            f"job {label()}: timeout={options['timeout']!r} together with timeout_disabled=True; give one of the two"
         )
     try:
         planned = as_trigger(trigger)
     except TypeError as exc:
         raise naming_the_job(exc, func, options) from exc
-    kept: dict[str, Any] = {k: v for k, v in options.items() if k not in ("if_exists", "name")}
+    kept: dict[str, Any] = dict(options)
+    kept.pop("if_exists", None)
+    name = kept.pop("name", "")
     if "args" in kept:
         kept["args"] = tuple(kept["args"])
     if "kwargs" in kept:
         kept["kwargs"] = MappingProxyType(dict(kept["kwargs"]))
     problem = misfit(func, kept.get("args", ()), kept.get("kwargs", NO_KWARGS))
     if problem is not None:
-        raise TypeError(f"job {label}: arguments do not fit {name_of(func)}(): {problem}; see args= and kwargs=")
-    name = options.get("name") or ""
+        raise TypeError(f"job {label()}: arguments do not fit {name_of(func)}(): {problem}; see args= and kwargs=")
     return JobSpec(
         func=func,
         trigger=planned,

@@ -37,6 +37,8 @@ class Registration:
         if job.state != NEW:
             return self._again(owner, job, if_exists)
         alias = self._complete(owner, job)
+        if owner.live:
+            jobs.store.notice_step()
         target = self._first_target(owner, job)
         with jobs.lock:
             existing = self._settle_name(owner, job, if_exists)
@@ -72,7 +74,7 @@ class Registration:
             self._clockwork.pending().remove(raw)
         if owner.live:
             try:
-                self.schedule(owner, job, decision, found)
+                self._put(job, target, decision, found)
             except BaseException:
                 with jobs.lock:
                     jobs.pending.pop(job, None)
@@ -141,11 +143,14 @@ class Registration:
             refuse_unstorable(job, alias)
 
     def schedule(self, owner: Owner, job: ScheduledJob, decision: Decision, found: FoundRow | None) -> None:
-        """Put a registered job where it lives; its schedule starts now."""
+        """Start the schedule of a job that was registered before; times count from now."""
+        self._jobs.store.notice_step()
+        self._put(job, self._first_target(owner, job), decision, found)
+
+    def _put(self, job: ScheduledJob, target: Micros, decision: Decision, found: FoundRow | None) -> None:
+        """Put a registered job where it lives."""
         jobs = self._jobs
-        jobs.store.notice_step()
         paused = job.state == PAUSED
-        target = self._first_target(owner, job)
         if found is not None:
             job.row_alias = found[0]
         if job.row_alias is not None:
