@@ -20,8 +20,8 @@ from hassette_aps.clockwork import ALIAS, Clockwork
 from hassette_aps.deadlines import Deadlines
 from hassette_aps.events import code_of, job_id_of, outcome_event
 from hassette_aps.instants import Micros, monotonic, now_us, to_datetime
-from hassette_aps.job import CANCELLED, ScheduledJob
-from hassette_aps.overlap import Guard
+from hassette_aps.job import CANCELLED
+from hassette_aps.overlap import Guards
 from hassette_aps.owner import Owner
 from hassette_aps.records import Status
 from hassette_aps.run import Run, current_run, set_current_run
@@ -29,9 +29,6 @@ from hassette_aps.workers import Workers
 
 CANCEL_GRACE = 0.25
 """Seconds a cancelled coroutine has to end before its verdict falls without it."""
-
-GUARD_WARNING: Micros = 60_000_000
-"""A run that keeps others of its job from starting for longer than this is named in one WARNING."""
 
 
 class RunExecutor(BaseExecutor):
@@ -49,7 +46,7 @@ class RunExecutor(BaseExecutor):
         """Admitted, started or about to, without a verdict."""
         self.verdicts = 0
         """Runs that have ended."""
-        self._guards: dict[ScheduledJob, Guard] = {}
+        self._guards = Guards()
         self.deadlines = Deadlines(self._expired)
         self.reporters: dict[Owner, Callable[[Run], None]] = {}
         """Who hears an owner's verdicts."""
@@ -82,24 +79,27 @@ class RunExecutor(BaseExecutor):
         job = run.job
         home = job.home
         assert home is not None
-        clockwork = self._clockwork
         if now - run.fires > home.threshold:
             home.logger.warning("job %r behind schedule by %.1f s", job.name, (now - run.fires) / 1e6)
-        if announce and clockwork.hears(EVENT_JOB_SUBMITTED):
-            times = [to_datetime(run.fires, clockwork.aps.timezone)]
-            alias = ALIAS if job.spec.executor is not None else job.row_alias or ALIAS
-            clockwork.dispatch(JobSubmissionEvent(EVENT_JOB_SUBMITTED, job_id_of(run), alias, times))
         if home.max_lateness is not None and run.lateness > home.max_lateness:
             home.logger.warning("job %r missed: %.1f s late", job.name, run.lateness / 1e6)
+            self._announce(run, announce)
             self._verdict(run, "missed")
         elif job.mode == "parallel" or job.spec.executor is not None:
+            self._announce(run, announce)
             self._launch(run)
         else:
-            guard = self._guards.setdefault(job, Guard())
-            if guard.admit(run, self._refuse, self.stop):
+            admitted = self._guards.admit(run, self._refuse, self.stop, now)
+            self._announce(run, announce and run.status is None)  # as APScheduler: not what was refused
+            if admitted:
                 self._launch(run)
-            elif guard.current is not None:
-                self._warn_if_stuck(guard.current, now)
+
+    def _announce(self, run: Run, wanted: bool) -> None:
+        clockwork = self._clockwork
+        if wanted and clockwork.hears(EVENT_JOB_SUBMITTED):
+            times = [to_datetime(run.fires, clockwork.aps.timezone)]
+            alias = ALIAS if run.job.spec.executor is not None else run.job.row_alias or ALIAS
+            clockwork.dispatch(JobSubmissionEvent(EVENT_JOB_SUBMITTED, job_id_of(run), alias, times))
 
     def _refuse(self, run: Run, status: Status) -> None:
         if status == "suppressed":
@@ -111,7 +111,7 @@ class RunExecutor(BaseExecutor):
     def _launch(self, run: Run) -> None:
         self.running[run] = None
         spec = run.job.spec
-        if spec.executor is not None:
+        if spec.executor is not None and spec.where is None:
             self.hand_over(run, spec.executor)
             return
         home = self._home(run)
@@ -160,7 +160,12 @@ class RunExecutor(BaseExecutor):
                     self._verdict_if_open(run, "skipped")
                     return
                 self._limit_anew(run)
-            if not spec.on_loop:
+            if spec.executor is not None and self.begin(run):
+                self.deadlines.discard(run)
+                run.task = None
+                self.hand_over(run, spec.executor)
+                return
+            if not spec.on_loop and spec.executor is None:
                 run.task, run.clock = None, 0.0
                 self.workers.submit(partial(self._in_thread, run, self._context_of(run)))
                 return
@@ -269,12 +274,8 @@ class RunExecutor(BaseExecutor):
             alias = run.job.row_alias or ALIAS
             self._clockwork.dispatch(outcome_event(code, run, alias, self._clockwork.aps.timezone))
         run.result = None
-        if self._guards and (guard := self._guards.get(run.job)) is not None:
-            following = guard.release(run)
-            if following is not None:
-                self._launch(following)
-            elif guard.current is None:
-                self._guards.pop(run.job, None)
+        if self._guards and (following := self._guards.release(run)) is not None:
+            self._launch(following)
         reporter = self.reporters.get(home)
         if reporter is not None:
             reporter(run)
@@ -330,34 +331,15 @@ class RunExecutor(BaseExecutor):
 
     def drop_waiting(self, home: Owner | None = None) -> None:
         """Refuse runs that wait for another one's verdict: an owner's, or all."""
-        for job, guard in list(self._guards.items()):
-            if home in (None, job.home):
-                waiting = list(guard.waiting)
-                guard.waiting.clear()
-                for run in waiting:
-                    self._verdict(run, "cancelled")
+        for run in self._guards.waiting(home):
+            self._verdict(run, "cancelled")
 
     def inspect_runs(self, now: Micros) -> None:
         """Every few seconds: verdicts for tasks that somebody else cancelled unstarted, WARNINGs for stuck guards."""
         for run in list(self.running):
             if run.task is not None and run.task.done() and run.status is None:
                 self._verdict(run, run.cancelling or "cancelled")
-        for guard in list(self._guards.values()):
-            if guard.current is not None:
-                self._warn_if_stuck(guard.current, now)
-
-    def _warn_if_stuck(self, run: Run, now: Micros) -> None:
-        if not run.warned and run.started is not None and now - run.started > GUARD_WARNING:
-            run.warned = True
-            self._home(run).logger.warning(
-                "job %r: its run of %s (exec=%s) has been in progress for %.0f s and holds back the next ones"
-                " (mode=%r)",
-                run.job.name,
-                run.scheduled_for,
-                run.execution_id,
-                (now - run.started) / 1e6,
-                run.job.mode,
-            )
+        self._guards.look(now)
 
     def shutdown(self, wait: bool = True) -> None:
         """APScheduler stops: as its own asyncio executor, cancel what runs, except the caller, and do not wait."""

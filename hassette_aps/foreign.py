@@ -4,7 +4,7 @@ from asyncio import CancelledError
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MISSED, EVENT_JOB_SUBMITTED
@@ -45,8 +45,10 @@ class ForeignRuns:
         self._registry = registry
         self._executor = executor
         self._view = view
-        self._lock = Lock()  # outcomes come from the threads of pools
+        self._lock = RLock()  # outcomes come from the threads of pools
         self._flying: dict[str, deque[Run]] = {}
+        self._lost_early: dict[str, BaseException] = {}
+        """Failures of rows that overtook the news of their own submission."""
         self._overtaken: set[tuple[str, Micros]] = set()
         self._watched: dict[int, Any] = {}
         self._listening = False
@@ -90,30 +92,39 @@ class ForeignRuns:
         if isinstance(event, RunEvent):
             return
         if event.code != EVENT_JOB_SUBMITTED:
-            fires = from_datetime(event.scheduled_run_time)
-            run = self._take(event.job_id, fires, event.jobstore)
+            run = self._take(event.job_id, from_datetime(event.scheduled_run_time), event.jobstore)
             if run is not None:  # its job may be cancelled by now
                 self._end(run, OUTCOMES[event.code], event.exception)
                 return
         job = self._registry.get(event.job_id)
         if job is None or job.spec.executor is None or job.home is None or job.row_alias != event.jobstore:
             return
-        if event.code == EVENT_JOB_SUBMITTED:
-            self._submitted_row(job, event)
-        else:
-            fires = from_datetime(event.scheduled_run_time)
-            self._overtaken.add((event.job_id, fires))
-            self._end(self._run_of_row(job, fires), OUTCOMES[event.code], event.exception)
+        with self._lock:
+            if event.code == EVENT_JOB_SUBMITTED:
+                self._submitted_row(job, event)
+            else:
+                self._ended_row(job, event)
 
     def _submitted_row(self, job: ScheduledJob, event: Any) -> None:
         for moment in event.scheduled_run_times:
             fires = from_datetime(moment)
             if (event.job_id, fires) in self._overtaken:
                 self._overtaken.discard((event.job_id, fires))
+                continue
+            run = self._run_of_row(job, fires)
+            if early := self._lost_early.pop(event.job_id, None):
+                self._end_lost(run, early)
             else:
-                run = self._run_of_row(job, fires)
                 self._executor.running[run] = None
                 self._flies(event.job_id, run)
+
+    def _ended_row(self, job: ScheduledJob, event: Any) -> None:
+        fires = from_datetime(event.scheduled_run_time)
+        run = self._take(event.job_id, fires, event.jobstore)  # its submission may have arrived just now
+        if run is None:
+            run = self._run_of_row(job, fires)
+            self._overtaken.add((event.job_id, fires))
+        self._end(run, OUTCOMES[event.code], event.exception)
 
     def _run_of_row(self, job: ScheduledJob, fires: Micros) -> Run:
         run = Run(job, fires, fires)
@@ -123,10 +134,16 @@ class ForeignRuns:
         return run
 
     def _lost(self, job_id: str, exc: BaseException) -> None:
-        run = self._take(job_id)
-        if run is not None:
-            run.foreign = False  # no event was sent for it: send ours
-            self._end(run, "error", exc)
+        with self._lock:
+            run = self._take(job_id)
+            if run is not None:
+                self._end_lost(run, exc)
+            elif (job := self._registry.get(job_id)) is not None and job.row_alias and job.spec.executor:
+                self._lost_early[job_id] = exc
+
+    def _end_lost(self, run: Run, exc: BaseException) -> None:
+        run.foreign = False  # no event was sent for it: send ours
+        self._end(run, "error", exc)
 
     def _end(self, run: Run, status: Status, exc: BaseException | None) -> None:
         loop = self._clockwork.loop

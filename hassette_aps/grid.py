@@ -25,14 +25,10 @@ def step(trigger: Trigger, target: Micros, now: Micros, zone: ZoneInfo) -> Step:
     upcoming = trigger.after(target, zone)
     if upcoming is None or upcoming > now:
         return Step(target, upcoming, None)
-    newest = trigger.latest(target, now, zone)
-    if newest == target:  # a foreign trigger too far behind to walk: the stored target stands for the rest
-        missed = (upcoming, now)
-    elif newest == upcoming:
-        missed = (target, target)
-    else:
-        missed = (target, trigger.latest(target, newest - 1, zone))
-    return Step(newest, trigger.following(newest, now, zone), missed)
+    newest, before, upcoming_now = trigger.catch_up(target, now, zone)
+    if before is None:  # a foreign trigger too far behind to walk: the stored target stands for the rest
+        return Step(target, upcoming_now, (upcoming, now))
+    return Step(newest, upcoming_now, (target, before))
 
 
 def resumed(trigger: Trigger, target: Micros, now: Micros, zone: ZoneInfo) -> Micros | None:

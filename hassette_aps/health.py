@@ -10,7 +10,7 @@ class SchedulerHealth:
 
     Attributes:
         alive: Jobs are being started: the AsyncIOScheduler runs, the owner is not shut down, and its timer has fired
-            within the last 10 s. False while the event loop is blocked for longer.
+            within the last 4 s. False while the event loop is blocked for longer.
         last_wakeup: When the timer last fired, in UTC; None before the first time.
         jobs: Active and paused jobs.
         running: Runs in progress.

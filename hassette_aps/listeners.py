@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import Context
@@ -10,24 +9,23 @@ from datetime import UTC, datetime
 from threading import get_ident
 from typing import Any, Protocol
 
-from hassette_aps.callables import name_of, reference_of, runs_on_loop
+from hassette_aps.callables import name_of, runs_on_loop
 from hassette_aps.error_context import SchedulerErrorContext
-from hassette_aps.instants import to_datetime
 from hassette_aps.job import ScheduledJob
 from hassette_aps.owner import Owner
-from hassette_aps.records import ExecutionRecord, JobRecord, Recordable
+from hassette_aps.records import ExecutionRecord, Recordable, RegisteredLike
+from hassette_aps.registered import RegisteredJob
 from hassette_aps.run import CoalescedTargets, Run, current_run, format_exception, set_current_run
 from hassette_aps.types import ErrorHandler, RunHook
 from hassette_aps.workers import Workers
 
 HANDLER_THREADS = 4
-_PACKAGE = __name__.partition(".")[0]
 
 
 class Recorder(Protocol):
     """Where records go (``telemetry``)."""
 
-    def register(self, job: JobRecord, on_id: Callable[[int], None]) -> None: ...
+    def register(self, job: RegisteredLike, on_id: Callable[[int], None]) -> None: ...
     def cancelled(self, owner: str, name: str, at: datetime) -> None: ...
     @property
     def record(self) -> Callable[[Recordable], None]: ...
@@ -73,28 +71,7 @@ class Listeners:
         """Put a registration on record."""
         if self._recorder is None:
             return
-        spec = job.spec
-        trigger = spec.trigger
-        self._recorder.register(
-            JobRecord(
-                owner=job.owner,
-                name=spec.name,
-                auto_named=spec.auto_named,
-                group=spec.group,
-                func=reference_of(spec.func) or name_of(spec.func),
-                trigger_type=trigger.trigger_db_type(),
-                trigger_label=trigger.trigger_label(),
-                trigger_detail=trigger.trigger_detail(),
-                args=spec.args,
-                kwargs=spec.kwargs,
-                jitter=spec.jitter,
-                mode=job.mode,
-                source=_calling_line(),
-                registered_at=datetime.now(UTC),
-                next_target=None if job.target is None else to_datetime(job.target),
-            ),
-            job.recorded_as,
-        )
+        self._recorder.register(RegisteredJob(job), job.recorded_as)
 
     def cancelled(self, job: ScheduledJob) -> None:
         """Put a cancellation on record."""
@@ -272,13 +249,3 @@ def _context_of(run: Run) -> SchedulerErrorContext:
         kwargs=dict(spec.kwargs),
         execution_id=run.execution_id,
     )
-
-
-def _calling_line() -> str | None:
-    """``file:line`` of the nearest caller outside this package."""
-    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  the documented way that is fast enough
-    while frame is not None:
-        if frame.f_globals.get("__name__", "").partition(".")[0] != _PACKAGE:
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        frame = frame.f_back
-    return None

@@ -11,7 +11,7 @@ from whenever import ZonedDateTime
 from hassette_aps.job import ScheduledJob
 from hassette_aps.options import JobOptions, naming_the_job
 from hassette_aps.triggers import After, Cron, Daily, Every, Once, Trigger
-from hassette_aps.types import IfExists, JobFunction
+from hassette_aps.types import IfExists, JobFunction, Mode
 
 F = TypeVar("F", bound=Callable[..., Any])
 P = ParamSpec("P")
@@ -19,6 +19,9 @@ P = ParamSpec("P")
 
 class SchedulingMethods:
     """``schedule``, the ``run_*`` methods and the decorator, for whoever has an ``add_job``."""
+
+    default_mode: Mode | None = None
+    """Overlap mode of jobs that name none, where it is known; ``add_job`` fills it in otherwise."""
 
     @abstractmethod
     def add_job(self, job: ScheduledJob, if_exists: IfExists = "error") -> ScheduledJob:
@@ -34,6 +37,8 @@ class SchedulingMethods:
             TypeError: a non-callable, no trigger, an unknown option, arguments that do not fit.
             ValueError: a value that is not allowed, a name that is taken, a schedule that never fires.
         """
+        if options.get("mode") is None:
+            options["mode"] = self.default_mode
         return self.add_job(ScheduledJob(func, trigger, **options), if_exists=options.get("if_exists", "error"))
 
     def run_in(self, func: JobFunction, delay: float, **options: Unpack[JobOptions]) -> ScheduledJob:

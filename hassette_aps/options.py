@@ -90,6 +90,8 @@ def _is_alias(value: Any) -> bool:
     return value is None or (isinstance(value, str) and value != "")
 
 
+_MODES: tuple[str, ...] = get_args(Mode)
+_IF_EXISTS: tuple[str, ...] = get_args(IfExists)
 _RULES: dict[str, _Rule] = {
     "name": _Rule(
         lambda v: isinstance(v, str) and (v == "" or v.isprintable()),
@@ -108,10 +110,10 @@ _RULES: dict[str, _Rule] = {
         "seconds > 0 (at most 100 years), such as timeout=30; for no limit use timeout_disabled=True",
     ),
     "timeout_disabled": _Rule(lambda v: isinstance(v, bool), "True or False"),
-    "mode": _Rule(lambda v: v is None or v in get_args(Mode), f"one of {', '.join(map(repr, get_args(Mode)))}"),
+    "mode": _Rule(lambda v: v is None or v in _MODES, f"one of {', '.join(map(repr, _MODES))}"),
     "where": _Rule(_is_callable_with(0), "a callable without arguments that returns a bool, or None"),
     "on_error": _Rule(_is_callable_with(1), "a callable taking one SchedulerErrorContext, or None"),
-    "if_exists": _Rule(lambda v: v in get_args(IfExists), f"one of {', '.join(map(repr, get_args(IfExists)))}"),
+    "if_exists": _Rule(lambda v: v in _IF_EXISTS, f"one of {', '.join(map(repr, _IF_EXISTS))}"),
     "args": _Rule(
         lambda v: isinstance(v, Iterable) and not isinstance(v, str | bytes | Mapping),
         "a list or tuple of positional arguments, such as args=[1, 2]",

@@ -54,6 +54,10 @@ class JobRecord:
     registered_at: datetime
     next_target: datetime | None = None
 
+    def as_record(self) -> "JobRecord":
+        """Itself."""
+        return self
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionRecord:
@@ -92,3 +96,13 @@ class Recordable(Protocol):
     """Anything the writer can turn into a record later, off the hot path."""
 
     def as_record(self) -> ExecutionRecord: ...
+
+
+class RegisteredLike(Protocol):
+    """A registration that the writer can turn into a record later."""
+
+    @property
+    def owner(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    def as_record(self) -> JobRecord: ...

@@ -45,7 +45,9 @@ class Registration:
         found: FoundRow | None = None
         if owner.live and (existing is None or existing.row_alias is not None):
             found = jobs.rows.find(owner.id_of(job.name), existing and existing.row_alias)
-        decision = self._decide(owner, job, if_exists, existing, found)
+        decision: Decision = "add"
+        if existing is not None or found is not None:
+            decision = self._decide(owner, job, if_exists, existing, found)
         if existing is not None and decision == "keep":
             if existing.row_alias is not None:
                 existing.spec = job.spec  # the functions of this process instead of those read back
@@ -190,16 +192,15 @@ class Registration:
         spec, settings = job.spec, owner.settings
         alias = _not_ours(spec.jobstore or settings.jobstore)
         executor = _not_ours(spec.executor or settings.executor)
-        for kind, wanted, known in (
-            ("job store", alias, self._clockwork.has_store),
-            ("executor", executor, self._clockwork.has_executor),
-        ):
-            if wanted is not None and not known(wanted):
-                option = kind.replace(" ", "")
-                raise ValueError(
-                    f"job {spec.name!r}: the AsyncIOScheduler has no {kind} {wanted!r}; add it with"
-                    f" aps.add_{option}(..., {wanted!r}) first, or leave {option}= out"
-                )
+        if alias is not None and not self._clockwork.has_store(alias):
+            raise _unknown(spec.name, "job store", alias)
+        if executor is not None and not self._clockwork.has_executor(executor):
+            raise _unknown(spec.name, "executor", executor)
+        if alias is not None and executor is not None and spec.where is not None:
+            raise ValueError(
+                f"job {spec.name!r}: where= cannot be asked for a job in job store {alias!r} on executor {executor!r}:"
+                " APScheduler runs it by itself; leave jobstore= or executor= out"
+            )
         try:
             trigger = spec.trigger.settle(now_us(), owner.zone)
         except ValueError as exc:
@@ -253,6 +254,14 @@ class Registration:
 
 def _takes_a_suffix(job: ScheduledJob, if_exists: IfExists) -> bool:
     return job.spec.auto_named and job.spec.trigger.one_shot and if_exists == "error"
+
+
+def _unknown(name: str, kind: str, alias: str) -> ValueError:
+    option = kind.replace(" ", "")
+    return ValueError(
+        f"job {name!r}: the AsyncIOScheduler has no {kind} {alias!r}; add it with aps.add_{option}(..., {alias!r})"
+        f" first, or leave {option}= out"
+    )
 
 
 def _not_ours(alias: str | None) -> str | None:

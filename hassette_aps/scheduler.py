@@ -60,6 +60,7 @@ class Scheduler(SchedulingMethods):
     ) -> None:
         _check_owner(aps, owner)
         self.settings = Settings.load(settings)
+        self.default_mode = self.settings.default_mode
         zone = self.settings.timezone
         self._own_aps = aps is None
         if aps is None:

@@ -70,6 +70,7 @@ class FacadeJobStore(BaseJobStore):
         if monotonic() - self._last_beat >= BEAT:
             self._beat()
         self.notice_step()
+        self.timer.fired()
         now = self.last_wakeup = now_us()
         with self._lock:
             due = self.agenda.pop_due(now, SLICE)

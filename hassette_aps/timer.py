@@ -7,8 +7,9 @@ from contextvars import Context
 from hassette_aps.clockwork import Clockwork
 from hassette_aps.instants import SECOND, Micros, monotonic, now_us
 
-BEAT = 5.0
-"""Seconds after which the timer fires at the latest: clock jumps and dead timers are noticed by then."""
+BEAT = 2.0
+"""Seconds after which the timer fires at the latest: clock jumps and dead timers are noticed by then, and two of them
+missed mean a loop that does not turn."""
 
 
 class Timer:
@@ -28,6 +29,10 @@ class Timer:
     def alive(self) -> bool:
         """Whether it fired within the last two beats, or was armed no longer ago."""
         return self._handle is not None and monotonic() - self._touched < 2 * BEAT
+
+    def fired(self) -> None:
+        """Due jobs are being started."""
+        self._touched = monotonic()
 
     def late_for(self, when: Micros) -> bool:
         """Whether the timer, as armed, would fire after ``when``."""
@@ -80,7 +85,6 @@ class Timer:
         self._handle = loop.call_later(wait, self._wake, context=self._context)
 
     def _wake(self) -> None:
-        self._touched = monotonic()
         self._handle = self._armed = None
         self._fire()
 

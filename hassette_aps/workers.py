@@ -68,7 +68,7 @@ class Workers:
         """Let the threads end once the queue is empty; does not wait."""
         with self._lock:
             self._closed = True
-            for _ in self._threads:
+            for _ in range(len(self._threads) + self._starting):
                 self._queue.put(None)
 
     def _start_if_needed(self) -> None:

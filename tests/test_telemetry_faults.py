@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from hassette_aps.records import JobRecord
 from hassette_aps.telemetry import Telemetry, writer
 from tests.postgres import PostgresServer, run_server
 from tests.telemetry_kit import FakeRun, a_job, recording, registered_id, wait_until
@@ -377,3 +378,21 @@ def test_in_flight_that_raises_is_survived(sqlite_url: str, caplog: Any) -> None
         assert telemetry.flush(10)
         assert total(telemetry) == 1
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
+
+
+def test_a_registration_that_cannot_be_put_into_words() -> None:
+    """A job whose trigger raises when it is described is counted as rejected; the others are recorded."""
+
+    class Broken:
+        owner, name = "tests", "broken"
+
+        def as_record(self) -> JobRecord:
+            raise RuntimeError("no label today")
+
+    ids: list[int] = []
+    with recording("sqlite://") as telemetry:
+        telemetry.register(Broken(), ids.append)
+        telemetry.register(a_job("fine"), ids.append)
+        wait_until(lambda: ids)
+        assert len(ids) == 1
+        assert telemetry.health().rejected == 1

@@ -6,7 +6,7 @@ from datetime import datetime
 from threading import Event
 from typing import TypeAlias
 
-from hassette_aps.records import ExecutionRecord, JobRecord
+from hassette_aps.records import ExecutionRecord, JobRecord, RegisteredLike
 from hassette_aps.telemetry.rows import JobKey, job_key
 
 
@@ -14,7 +14,7 @@ from hassette_aps.telemetry.rows import JobKey, job_key
 class Registered:
     """A job was registered, or registered again."""
 
-    job: JobRecord
+    job: RegisteredLike
     on_id: Callable[[int], None]
 
 
@@ -56,12 +56,15 @@ class Batch:
     def __bool__(self) -> bool:
         return bool(self.jobs or self.verdicts or self.markers or self.flushed)
 
-    def add_jobs(self, changes: Iterable[JobChange]) -> None:
+    def add_jobs(self, changes: Iterable[JobChange], convert: Callable[[RegisteredLike], JobRecord | None]) -> None:
         """Fold ``changes``, oldest first, into one final state for each job."""
         for change in changes:
             if isinstance(change, Registered):
-                state = self.jobs.setdefault(job_key(change.job.owner, change.job.name), JobState())
-                state.job, state.cancelled_at = change.job, None
+                record = convert(change.job)
+                if record is None:
+                    continue
+                state = self.jobs.setdefault(job_key(record.owner, record.name), JobState())
+                state.job, state.cancelled_at = record, None
                 state.on_ids.append(change.on_id)
             else:
                 state = self.jobs.setdefault(job_key(change.owner, change.name), JobState())

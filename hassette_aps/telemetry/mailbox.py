@@ -5,7 +5,7 @@ from collections.abc import Callable
 from threading import Event, Lock
 from typing import TypeAlias
 
-from hassette_aps.records import ExecutionRecord, Recordable
+from hassette_aps.records import ExecutionRecord, JobRecord, Recordable, RegisteredLike
 from hassette_aps.telemetry.batch import Batch, JobChange
 
 BATCH_ROWS = 200
@@ -62,8 +62,10 @@ class Mailbox:
 
     def hurry(self) -> None:
         """End the writer's wait."""
-        self._enough.set()
-        self._something.set()
+        if not self._enough.is_set():  # setting takes a microsecond, asking does not
+            self._enough.set()
+        if not self._something.is_set():
+            self._something.set()
 
     def wait(self, idle_seconds: float) -> None:
         """Wait until a batch is full, a quarter of a second after its first record, or idle for that long."""
@@ -73,10 +75,10 @@ class Mailbox:
         self._something.clear()  # before anything is taken out: what is added from now on sets it again
         self._enough.clear()
 
-    def take_jobs(self, batch: Batch) -> None:
+    def take_jobs(self, batch: Batch, convert: Callable[[RegisteredLike], JobRecord | None]) -> None:
         """Move waiting changes of jobs to ``batch``."""
         jobs = self._jobs
-        batch.add_jobs(jobs.popleft() for _ in range(min(len(jobs), BATCH_ROWS)))
+        batch.add_jobs((jobs.popleft() for _ in range(min(len(jobs), BATCH_ROWS))), convert)
 
     def take_runs(self, batch: Batch, convert: Callable[[Recordable], ExecutionRecord | None]) -> None:
         """Move waiting verdicts to ``batch``, once no change of a job waits before them."""

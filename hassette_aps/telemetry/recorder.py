@@ -9,7 +9,7 @@ from threading import Event, Lock, Thread
 from time import monotonic
 
 from hassette_aps.execution_id import new_execution_id
-from hassette_aps.records import ExecutionRecord, JobRecord, Recordable, Status
+from hassette_aps.records import ExecutionRecord, Recordable, RegisteredLike, Status
 from hassette_aps.telemetry import queries
 from hassette_aps.telemetry.batch import Cancelled, Registered
 from hassette_aps.telemetry.engine import Database
@@ -146,7 +146,7 @@ class Telemetry:
             self._thread.start()
             atexit.register(self.close, _EXIT_SECONDS)
 
-    def register(self, job: JobRecord, on_id: Callable[[int], None]) -> None:
+    def register(self, job: RegisteredLike, on_id: Callable[[int], None]) -> None:
         """Queue a registration. Any thread, never blocks.
 
         ``on_id`` is called on the writer's thread with the id of the row, which stays the same for an owner

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from threading import Event, Thread
 from time import monotonic, sleep
+from typing import Protocol, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -21,6 +22,15 @@ from hassette_aps.telemetry.schema import DatabaseRefused, prepare
 from hassette_aps.telemetry.store import Store, Written, row_at_fault
 
 logger = logging.getLogger("hassette_aps.telemetry")
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Convertible(Protocol[R_co]):
+    """What is queued: a record that is still to be made."""
+
+    def as_record(self) -> R_co: ...
+
 
 SILENT_SECONDS = 5.0
 """A database that has not answered for so long is reported as hanging."""
@@ -130,7 +140,7 @@ class Writer:
     def _turn(self) -> None:
         batch = self._batch
         if not batch:
-            self._mailbox.take_jobs(batch)
+            self._mailbox.take_jobs(batch, self._convert)
             self._mailbox.take_runs(batch, self._convert)
         if not self._database.in_memory:
             batch.markers += filter(None, map(self._convert, self._in_flight.due()))
@@ -200,11 +210,11 @@ class Writer:
         if not self._pruning:
             self._database.checkpoint()
 
-    def _convert(self, run: Recordable) -> ExecutionRecord | None:
+    def _convert(self, told: Convertible[R_co]) -> R_co | None:
         try:
-            return run.as_record()
-        except BaseException as error:  # noqa: BLE001 (it may call code of the user's exception)
-            self.losses.rejected(type(run).__name__, error)
+            return told.as_record()
+        except BaseException as error:  # noqa: BLE001 (it may call code of the user's exception, or trigger)
+            self.losses.rejected(type(told).__name__, error)
             return None
 
     def _leave(self) -> None:

@@ -112,6 +112,12 @@ class Trigger(BaseTrigger):
         """The first target strictly after both ``previous`` and ``now``."""
         return self.after(self.latest(previous, now, zone) if previous <= now else previous, zone)
 
+    def catch_up(self, previous: Micros, now: Micros, zone: ZoneInfo) -> tuple[Micros, Micros | None, Micros | None]:
+        """Given a target that is due: the newest due one, the one before that, and the first one after ``now``."""
+        newest = self.latest(previous, now, zone)
+        before = None if newest == previous else self.latest(previous, newest - 1, zone)
+        return newest, before, self.after(newest, zone)
+
     def settle(self, now: Micros, zone: ZoneInfo) -> "Trigger":
         """The trigger to keep, asked once at registration; most are settled as they are.
 

@@ -23,7 +23,8 @@ class Cron(Trigger):
 
     The dialect is croniter's: minute, hour, day of month, month, day of week, and optionally seconds as
     a 6th field; names, lists, ranges, steps, ``L``, ``#``, ``W``, ``?`` and ``@daily`` with its kin.
-    Sunday is 0 and 7; day of month and day of week are OR-ed when both are restricted.
+    Sunday is 0 and 7; day of month and day of week are OR-ed when both are restricted, but for ``W`` and
+    ``#`` or ``L5``, which want ``*`` in the other field.
 
     A schedule whose minute or hour field starts with ``*`` follows the clock: nothing in the spring gap,
     twice in the autumn fold. Any other runs once in each, at the first instant after the gap or the first
@@ -50,6 +51,8 @@ class Cron(Trigger):
             raise TypeError(f"Cron: expression must be a string such as '0 7 * * *', got {expression!r}")
         if len(expression) > _LONGEST:
             raise ValueError(f"Cron: expression {expression[:40]!r}... is longer than {_LONGEST} characters")
+        if not expression.isascii():
+            raise ValueError(f"invalid cron expression {expression!r}: only ASCII characters are allowed")
         self._expression = " ".join(expression.split())
         self._prepare()
 
@@ -103,14 +106,14 @@ def _next_on_the_clock(timetable: Timetable, clock: LocalClock, previous: Micros
 @lru_cache(maxsize=1024)
 def _compiled(expression: str) -> Timetable:
     """The timetable of an expression, checked; shared by all triggers that have it."""
-    fields, nth, nearest, texts = _expand(expression)
-    minutes, hours, days, months, weekdays = fields[:5]
+    expanded = _expand(expression)
+    fields, texts = expanded.fields, expanded.texts
     timetable = Timetable(
-        hours=_values(hours, range(24)),
-        minutes=_values(minutes, range(60)),
+        hours=_values(fields[1], range(24)),
+        minutes=_values(fields[0], range(60)),
         seconds=_values(fields[5], range(60)) if len(fields) > 5 else (0,),
-        months=_values(months, range(1, 13)),
-        rule=_day_rule(days, weekdays, nth, nearest),
+        months=_values(fields[3], range(1, 13)),
+        rule=_day_rule(expanded),
         wild=texts[0].startswith("*") or texts[1].startswith("*"),
     )
     if not timetable.can_fire():
@@ -131,8 +134,6 @@ class _Expanded(NamedTuple):
 
 
 def _expand(expression: str) -> _Expanded:
-    if not expression.isascii():
-        raise ValueError(f"invalid cron expression {expression!r}: only ASCII characters are allowed")
     texts = expression.split(" ")
     if len(texts) == 7:
         raise ValueError(f"cron expression {expression!r}: a 7th field (year) is not supported; leave it out")
@@ -145,9 +146,15 @@ def _expand(expression: str) -> _Expanded:
                 f"cron expression {expression!r}: {name} {text!r} is not supported (H and R draw values); give a value"
             )
     try:
-        return _croniter(expression)
+        expanded = _croniter(expression)
     except (ValueError, TypeError, KeyError) as exc:
         raise ValueError(f"invalid cron expression {expression!r}: {_fault(expression, texts)}") from exc
+    if (expanded.nth or expanded.nearest) and "*" not in expanded.fields[2] and "*" not in expanded.fields[4]:
+        raise ValueError(
+            f"cron expression {expression!r}: day of month {texts[2]!r} together with day of week {texts[4]!r} is not"
+            " supported (croniter ignores one of them); with #, L or W in one, give * in the other"
+        )
+    return expanded
 
 
 def _croniter(expression: str) -> _Expanded:
@@ -173,41 +180,33 @@ def _values(field: Sequence[int | str], everything: range) -> list[int]:
     return list(everything) if "*" in field else sorted(value for value in field if isinstance(value, int))
 
 
-def _day_rule(
-    days: Sequence[int | str],
-    weekdays: Sequence[int | str],
-    nth: Mapping[int, set[int | str]],
-    nearest: set[int],
-) -> DayRule:
-    """Day of month and day of week put together as croniter does.
-
-    Both restricted are OR-ed. ``#``, ``L5`` and ``W`` are no part of that choice: they always have to match.
-    """
+def _day_rule(expanded: _Expanded) -> DayRule:
+    """Day of month and day of week put together: OR-ed if both are restricted, as in crontab (semantics 6.6)."""
+    days, weekdays, nth, nearest = expanded.fields[2], expanded.fields[4], expanded.nth, expanded.nearest
     any_day, any_weekday = "*" in days, "*" in weekdays
 
     def by_day(day: int, first_weekday: int, length: int) -> bool:
         if nearest:
             return any(day == _nearest_weekday(wanted, first_weekday, length) for wanted in nearest)
-        return any_day or day in days or (day == length and "l" in days)
+        return day in days or (day == length and "l" in days)
 
     def by_weekday(day: int, first_weekday: int, length: int) -> bool:
         weekday = (first_weekday + day - 1) % 7
         if nth:
             wanted = nth.get(weekday, ())
             return (day + 6) // 7 in wanted or ("l" in wanted and day + 7 > length)
-        return any_weekday or weekday in weekdays
+        return weekday in weekdays
 
-    def both(day: int, first_weekday: int, length: int) -> bool:
-        return by_day(day, first_weekday, length) and by_weekday(day, first_weekday, length)
-
-    def either(day: int, first_weekday: int, length: int) -> bool:
+    def by_either(day: int, first_weekday: int, length: int) -> bool:
         return by_day(day, first_weekday, length) or by_weekday(day, first_weekday, length)
 
-    if any_day or any_weekday or (nth and nearest):
-        return both
-    if nth:
-        return by_weekday
-    return by_day if nearest else either
+    if any_day:
+        return _every_day if any_weekday else by_weekday
+    return by_day if any_weekday else by_either
+
+
+def _every_day(day: int, first_weekday: int, length: int) -> bool:
+    return True
 
 
 def _nearest_weekday(day: int, first_weekday: int, length: int) -> int:

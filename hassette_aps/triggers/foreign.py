@@ -3,6 +3,7 @@
 Their answers are checked, so that a faulty trigger is a clear error and never a loop.
 """
 
+from abc import abstractmethod
 from datetime import datetime
 from typing import Any, ClassVar, cast
 from zoneinfo import ZoneInfo
@@ -44,6 +45,20 @@ class ForeignTrigger(Trigger):
             target = following
         return previous
 
+    def catch_up(self, previous: Micros, now: Micros, zone: ZoneInfo) -> tuple[Micros, Micros | None, Micros | None]:
+        """One walk for all three answers; none ``before`` when it is too far behind."""
+        newest, before = previous, None
+        for _ in range(_STEPS):
+            following = self.after(newest, zone)
+            if following is None or following > now:
+                return newest, before, following
+            newest, before = following, newest
+        return previous, None, self.afresh(previous, now, zone)
+
+    @abstractmethod
+    def afresh(self, previous: Micros, now: Micros, zone: ZoneInfo) -> Micros | None:
+        """The first target after ``now``, without a walk."""
+
     def trigger_db_type(self) -> DbType:
         return "custom"
 
@@ -83,6 +98,12 @@ class ProtocolTrigger(ForeignTrigger):
         answer = self.inner.next_run_time(to_zoned(previous, zone), to_zoned(now, zone))
         return self._later(self._instant(answer), max(previous, now))
 
+    def afresh(self, previous: Micros, now: Micros, zone: ZoneInfo) -> Micros | None:
+        target = self._instant(self.inner.next_run_time(to_zoned(previous, zone), to_zoned(now, zone)))
+        if target is not None and target <= now:  # it does not look at the current time
+            target = self.first(now, zone)
+        return self._later(target, now)
+
     def trigger_label(self) -> str:
         return self.inner.trigger_label()
 
@@ -120,9 +141,12 @@ class APSchedulerTrigger(ForeignTrigger):
     def following(self, previous: Micros, now: Micros, zone: ZoneInfo) -> Micros | None:
         newest = self.latest(previous, now, zone) if previous <= now else previous
         target = self.after(newest, zone)
-        if target is not None and target <= now:  # too far behind to walk: start afresh
-            target = self._ask(None, to_datetime(now + 1, zone))
+        if target is not None and target <= now:
+            return self.afresh(previous, now, zone)
         return self._later(target, max(previous, now))
+
+    def afresh(self, previous: Micros, now: Micros, zone: ZoneInfo) -> Micros | None:
+        return self._later(self._ask(None, to_datetime(now + 1, zone)), now)
 
     def trigger_label(self) -> str:
         return type(self.inner).__name__
