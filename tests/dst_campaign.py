@@ -76,7 +76,7 @@ class Difference(NamedTuple):
 def windows(zone: ZoneInfo, transition: int) -> Iterator[Difference | None]:
     """One result per expression around a transition (a UTC minute): None if everything agrees."""
     begin, end = transition - REACH, transition + REACH
-    shown = wall_minutes(zone, begin - 3 * DAY, end)
+    shown = wall_minutes(zone, begin - 2 * DAY, end)
     walls = dict(shown)
     shift = walls[transition] - walls[transition - 1] - 1
     cold = {transition * 60 + seconds for seconds in (-60, -1, 0, 1, 59)}
@@ -116,13 +116,35 @@ def check_zone(key: str, first_year: int = 2020, last_year: int = 2030) -> tuple
     return len(found), len(results), [result for result in results if result is not None]
 
 
+def zones() -> list[str]:
+    """All zones there are."""
+    return sorted(key for key in zoneinfo.available_timezones() if key not in ("localtime", "posixrules", "Factory"))
+
+
+def distinct(first_year: int = 2020, last_year: int = 2030) -> list[tuple[str, int]]:
+    """One zone for each behaviour there is, with one transition of each kind it has (shift and time of day)."""
+    behaviours: dict[tuple[tuple[int, int], ...], str] = {}
+    chosen: list[tuple[str, int]] = []
+    for key in zones():
+        zone = ZoneInfo(key)
+        changes: list[tuple[int, int]] = []
+        kinds: dict[tuple[int, int], int] = {}
+        for transition in transitions(zone, first_year, last_year):
+            before, after = (wall for _, wall in wall_minutes(zone, transition - 1, transition + 1))
+            changes.append((transition, after))
+            kinds.setdefault((after - before - 1, after % DAY), transition)
+        if behaviours.setdefault(tuple(changes), key) == key:
+            chosen += [(key, transition) for transition in kinds.values()]
+    return chosen
+
+
 def main() -> int:
     """Run the campaign; the exit status is 0 if nothing differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
     parser.add_argument("--years", type=int, nargs=2, default=(2020, 2030), metavar=("FIRST", "LAST"))
     options = parser.parse_args()
-    keys = sorted(key for key in zoneinfo.available_timezones() if key not in ("localtime", "posixrules", "Factory"))
+    keys = zones()
     begun = perf_counter()
     changes = count = 0
     differences: list[Difference] = []

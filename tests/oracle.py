@@ -144,7 +144,7 @@ def targets(expression: Expression, shown: list[tuple[int, int]], start: int) ->
             continue
         if wall <= reached:
             continue
-        in_gap = any(matches(skipped) for skipped in range(reached + 1, wall))
+        in_gap = wall > reached + 1 and any(matches(skipped) for skipped in range(reached + 1, wall))
         if matches(wall):
             due = [minute * 60 + second for second in seconds]
             if in_gap and due[0] != minute * 60:

@@ -20,7 +20,7 @@ from apscheduler.events import (
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-from hassette_aps import Daily, Every, RunEvent, Scheduler
+from hassette_aps import EVENT_RUN_CANCELLED, Daily, Every, RunEvent, Scheduler
 from hassette_aps.testing import FrozenClock
 from tests.kit import CALLS, called, fails, idle, in_progress, never, until
 
@@ -229,3 +229,55 @@ async def test_pausing_apscheduler_pauses_ours(scheduler: Scheduler) -> None:
     assert CALLS == []
     scheduler.aps.resume()
     await until(lambda: CALLS)
+
+
+async def test_a_rows_events(scheduler: Scheduler) -> None:
+    """8.7: a job in a user's store has APScheduler's events in APScheduler's order, with our outcome."""
+    heard = Heard(scheduler)
+    scheduler.run_in(called, 0.01, name="x", jobstore="default")
+    await until(lambda: EVENT_JOB_EXECUTED in heard.codes("x"))
+    assert heard.codes("x") == [EVENT_JOB_ADDED, EVENT_JOB_REMOVED, EVENT_JOB_SUBMITTED, EVENT_JOB_EXECUTED]
+    event = heard.last(EVENT_JOB_EXECUTED)
+    assert isinstance(event, RunEvent)
+    assert event.jobstore == "default"
+
+
+async def test_what_was_refused_was_not_submitted(scheduler: Scheduler) -> None:
+    """8.7: as in APScheduler, a suppressed run is MAX_INSTANCES without SUBMITTED: exporters' gauges stay right."""
+    heard = Heard(scheduler)
+    job = scheduler.run_every(never, hours=1, name="x", mode="single", timeout=0.1)
+    for _ in range(3):
+        job.submit()
+    await until(lambda: EVENT_JOB_ERROR in heard.codes("x"))
+    codes = heard.codes("x")
+    assert codes.count(EVENT_JOB_SUBMITTED) == 1
+    assert codes.count(EVENT_JOB_MAX_INSTANCES) == 2
+
+
+async def test_the_event_of_a_cancelled_run() -> None:
+    """11.15: our own event says which run a restart or a shutdown has cancelled, for those who ask for it."""
+    scheduler = Scheduler(timezone="UTC")
+    heard = Heard(scheduler, EVENT_RUN_CANCELLED)
+    stock = Heard(scheduler)
+    await scheduler.start()
+    job = scheduler.run_every(never, hours=1, name="x", mode="restart")
+    first = job.submit()
+    await in_progress(scheduler)
+    second = job.submit()
+    await until(lambda: len(heard.events) == 1)
+    await in_progress(scheduler)
+    await scheduler.shutdown(grace=0)
+    assert [event.execution_id for event in heard.events] == [first, second]
+    assert all(event.started_at.tzinfo and event.duration >= 0 for event in heard.events)
+    assert not {EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_RUN_CANCELLED} & set(stock.codes("x"))
+
+
+async def test_outcomes_on_our_executor_have_the_fire_time(scheduler: Scheduler, frozen_clock: FrozenClock) -> None:
+    """11.15, 7: ``scheduled_run_time`` is when the run was to fire, jitter included, as APScheduler means it."""
+    heard = Heard(scheduler)
+    job = scheduler.run_every(idle, minutes=1, jitter=30, name="x")
+    expected = job.fire_at
+    assert expected is not None
+    await frozen_clock.advance(minutes=1, seconds=30)
+    first = next(event for event in heard.events if event.code == EVENT_JOB_EXECUTED)
+    assert first.scheduled_run_time == expected.to_stdlib()

@@ -16,7 +16,7 @@ LAYERS: list[set[str]] = [
     {"owner", "job", "run", "registry", "agenda", "overlap", "deadlines", "workers"},
     {"clockwork", "events", "timer", "executor", "store", "rows", "conflicts", "keptrows", "jobs", "foreign",
      "registration", "engine", "logfilter"},
-    {"listeners", "telemetry"},
+    {"listeners", "registered", "telemetry"},
     {"lifecycle", "methods", "scheduler"},
     {"__init__", "testing", "hassette"},
 ]  # fmt: skip
@@ -26,12 +26,19 @@ THIRD_PARTY: dict[str, set[str]] = {
     "croniter": {"triggers"},
     "sqlalchemy": {"telemetry"},
     "tzlocal": set(),
+    "apscheduler": {
+        "triggers", "callables", "clockwork", "events", "executor", "store", "rows", "keptrows", "jobs", "foreign",
+        "registration", "engine", "scheduler", "hassette",
+    },
+    "whenever": {
+        "triggers", "instants", "job", "run", "methods", "scheduler", "testing", "hassette",
+    },
     "pydantic": {"settings", "error_context", "jsonable", "records"},
     "pydantic_core": {"error_context"},
     "time_machine": {"testing"},
     "pytest": {"testing"},
     "hassette": {"hassette"},
-}
+}  # fmt: skip
 """Who may import what; everything else of a third party is free."""
 
 

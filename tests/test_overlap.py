@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -193,3 +194,55 @@ async def test_default_mode_is_a_setting() -> None:
     async with Scheduler(timezone="UTC", default_mode="single") as scheduler:
         assert scheduler.run_every(time.time, hours=1).mode == "single"
         assert scheduler.run_every(time.time, hours=2, mode="queued").mode == "queued"
+
+
+@pytest.mark.parametrize("how", ["cancel", "cancel_job", "cancel_group"])
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "coroutine"])
+async def test_a_job_that_cancels_itself_finishes(scheduler: Scheduler, how: str, plain: bool) -> None:
+    """4.3, P5: self-cancel, by handle, scheduler or group, never kills its own caller; no further run starts."""
+    recorded = Recorded(scheduler)
+    done: list[int] = []
+
+    def cancel() -> None:
+        {
+            "cancel": job.cancel,
+            "cancel_job": lambda: scheduler.cancel_job(job),
+            "cancel_group": lambda: scheduler.cancel_group("g"),
+        }[how]()
+
+    def plain_job() -> None:
+        cancel()
+        done.append(1)
+
+    async def coroutine_job() -> None:
+        cancel()
+        await asyncio.sleep(0.02)
+        done.append(1)
+
+    job = scheduler.run_every(plain_job if plain else coroutine_job, seconds=0.02, mode="queued", group="g")
+    await until(lambda: "success" in recorded.statuses())
+    assert done == [1]
+    assert set(recorded.statuses()) - {"coalesced"} == {"success"}
+    assert scheduler.list_jobs() == []
+    await asyncio.sleep(0.05)
+    assert done == [1]
+
+
+async def test_a_cancelled_group_starts_no_run(scheduler: Scheduler) -> None:
+    """P5: of a group cancelled at the instant at which all of it is due, nothing starts after the call."""
+    started: list[int] = []
+    at = datetime.now(UTC) + timedelta(seconds=0.2)
+
+    async def work() -> None:
+        started.append(1)
+
+    for n in range(300):
+        scheduler.run_once(work, at, name=str(n), group="g")
+    await asyncio.sleep(0.15)
+    while datetime.now(UTC) < at:  # hold the loop until all are due
+        pass
+    scheduler.cancel_group("g")
+    before = len(started)
+    await asyncio.sleep(0.1)
+    assert len(started) == before
+    assert scheduler.list_jobs() == []

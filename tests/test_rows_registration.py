@@ -4,15 +4,18 @@ import asyncio
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from hassette_aps import Scheduler
+from hassette_aps.testing import FrozenClock
 from tests.kit import CALLS, Recorded, called, called_too, idle, sql_scheduler, until
 
 
@@ -192,21 +195,23 @@ async def test_start_again_after_a_bare_start_that_failed(path: Path) -> None:
     await stop(aps)
 
 
-async def test_a_failed_start_uses_nothing_up(path: Path) -> None:
+async def test_a_failed_start_uses_nothing_up(path: Path, frozen_clock: FrozenClock) -> None:
     """11.3, 11.2: rows and raw jobs that are due while a start fails keep their run."""
+    frozen_clock.freeze("2026-05-01T10:00:00+00:00")
     async with Scheduler(sql_scheduler(path)) as scheduler:
-        scheduler.run_in(called, 0.05, name="due", jobstore="db")
+        scheduler.run_in(called, 60, name="due", jobstore="db")
+        scheduler.aps.add_job(called, DateTrigger(datetime(2026, 5, 1, 10, 1, tzinfo=UTC)), ["raw"], jobstore="db")
         scheduler.run_every(called, hours=1, name="x", jobstore="db")
-    await asyncio.sleep(0.06)
-    aps = sql_scheduler(path)
-    scheduler = Scheduler(aps)
+    frozen_clock.freeze("2026-05-01T10:01:00+00:00")
+    scheduler = Scheduler(sql_scheduler(path))
     scheduler.run_every(called, hours=1, name="x", jobstore="db")
     with pytest.raises(ValueError, match="exists already"):
         await scheduler.start()
     await scheduler.shutdown()
     assert CALLS == []
     async with Scheduler(sql_scheduler(path)):
-        await until(lambda: CALLS == [()])
+        await frozen_clock.trigger_due_jobs()
+        await until(lambda: len(CALLS) == 2)
 
 
 async def test_one_owners_failed_start_costs_the_others_nothing(path: Path) -> None:
@@ -420,8 +425,8 @@ async def test_a_raw_job_with_the_same_id_in_another_store() -> None:
         assert recorded.records == []
 
 
-async def test_rows_that_fall_due_during_the_drain(path: Path) -> None:
-    """10.1, P2: no run starts while a shutdown waits, and the row keeps its run for the next process."""
+async def test_rows_are_out_of_reach_during_the_drain(path: Path) -> None:
+    """10.1, P2: a row that would fall due while a shutdown waits keeps its run for the next process."""
     started, go = asyncio.Event(), asyncio.Event()
 
     async def slow() -> None:
@@ -430,16 +435,16 @@ async def test_rows_that_fall_due_during_the_drain(path: Path) -> None:
 
     scheduler = Scheduler(sql_scheduler(path))
     await scheduler.start()
-    scheduler.run_in(slow, 0.01, name="slow")
+    scheduler.run_in(slow, 0.01)
     await started.wait()
-    scheduler.run_in(called, 0.05, name="due", jobstore="db")
+    before = scheduler.run_in(called, 60, name="due", jobstore="db").next_run
     stopping = asyncio.ensure_future(scheduler.shutdown())
-    await asyncio.sleep(0.1)
+    await until(lambda: scheduler.aps.get_job("due").next_run_time is None)
+    assert not stopping.done()
     go.set()
     await stopping
-    assert CALLS == []
-    async with Scheduler(sql_scheduler(path)):
-        await until(lambda: CALLS == [()])
+    async with Scheduler(sql_scheduler(path)) as scheduler:
+        assert [job.next_run for job in scheduler.list_jobs()] == [before]
 
 
 async def test_paused_before_start_a_kept_row_does_not_run(path: Path) -> None:

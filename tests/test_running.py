@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import functools
+import gc
 import logging
 import threading
 import time
@@ -14,9 +15,9 @@ import pytest
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from whenever import ZonedDateTime
 
-from hassette_aps import Cron, Scheduler, current_run
+from hassette_aps import Cron, Scheduler, current_run, timer
 from hassette_aps.testing import FrozenClock
-from tests.kit import CALLS, Recorded, called, idle, until
+from tests.kit import CALLS, Recorded, called, called_async, idle, never, until
 
 
 async def test_whatever_is_a_coroutine_runs_on_the_loop(scheduler: Scheduler) -> None:
@@ -346,3 +347,184 @@ async def test_logs_can_carry_the_run(scheduler: Scheduler) -> None:
     assert (vars(lines[0])["job_name"], vars(lines[0])["execution_id"]) == ("x", execution_id)
     assert isinstance(vars(lines[0])["job_db_id"], int)
     assert vars(lines[1])["execution_id"] == ""
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "plain", "lambda"])
+async def test_current_run(scheduler: Scheduler, kind: str) -> None:
+    """8.3: a job knows its name, ids, scheduled time and attempt, in what it starts as well; nobody else does."""
+    seen: list[Any] = []
+
+    async def coroutine() -> None:
+        seen.append(current_run())
+        seen.append(await asyncio.create_task(asyncio.to_thread(current_run)))
+
+    def plain() -> None:
+        seen.extend([current_run()] * 2)
+
+    func = {"coroutine": coroutine, "plain": plain, "lambda": lambda: coroutine()}[kind]
+    job = await scheduler.run_every(func, hours=1, name="x", group="g")
+    before = ZonedDateTime.now("UTC")
+    execution_id = job.submit()
+    await until(lambda: len(seen) == 2)
+    run = seen[0]
+    assert seen[1] is run
+    assert (run.name, run.job_name, run.job_group, run.owner) == ("x", "x", "g", "")
+    assert (run.job_id, run.db_id, run.execution_id) == (job.job_id, job.db_id, execution_id)
+    assert before <= run.scheduled_for <= run.started_at
+    assert run.attempt == 1
+    assert current_run() is None
+
+
+class EverySecond:
+    """A trigger of somebody else's that can only be asked for one time after the other."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def first_run_time(self, current_time: ZonedDateTime) -> ZonedDateTime:
+        return current_time.add(seconds=1)
+
+    def next_run_time(self, previous_run: ZonedDateTime, current_time: ZonedDateTime) -> ZonedDateTime:
+        self.asked += 1
+        return previous_run.add(seconds=1)
+
+    def trigger_label(self) -> str:
+        return "second"
+
+    def trigger_detail(self) -> str | None:
+        return None
+
+    def trigger_db_type(self) -> str:
+        return "custom"
+
+    def trigger_id(self) -> str:
+        return "second"
+
+
+async def test_a_foreign_trigger_far_behind_is_not_walked_for_ever(
+    scheduler: Scheduler, frozen_clock: FrozenClock
+) -> None:
+    """11.7: it is stepped at most 1,000 times; the stored target stands for the rest, and the job goes on."""
+    frozen_clock.freeze("2026-05-01T10:00:00+00:00")
+    recorded = Recorded(scheduler)
+    trigger = EverySecond()
+    job = scheduler.schedule(idle, trigger, name="x")
+    frozen_clock.freeze("2026-05-01T10:05:00+00:00")
+    await frozen_clock.trigger_due_jobs()
+    assert recorded.statuses() == ["coalesced", "success"]
+    assert recorded.records[1].scheduled_for == datetime(2026, 5, 1, 10, 5, tzinfo=UTC)
+    assert recorded.records[0].coalesced_to == datetime(2026, 5, 1, 10, 4, 59, tzinfo=UTC)
+    trigger.asked = 0
+    frozen_clock.freeze("2026-05-31T10:00:00+00:00")
+    await frozen_clock.trigger_due_jobs()
+    assert trigger.asked <= 1_003
+    assert recorded.statuses() == ["coalesced", "success"] * 2
+    assert recorded.records[3].scheduled_for == datetime(2026, 5, 1, 10, 5, 1, tzinfo=UTC)
+    assert job.next_run is not None
+    assert job.next_run > ZonedDateTime.now("UTC")
+
+
+async def test_lateness_is_measured_from_the_fire_time(frozen_clock: FrozenClock) -> None:
+    """11.7: a jittered run is not late by its own jitter, and what is late is so by the time since ``fire_at``."""
+    async with Scheduler(timezone="UTC", max_lateness=1) as scheduler:
+        recorded = Recorded(scheduler)
+        job = scheduler.run_in(idle, 1, jitter=60, name="x")
+        assert job.fire_at is not None
+        frozen_clock.freeze(job.fire_at.add(milliseconds=500))
+        await frozen_clock.trigger_due_jobs()
+        assert recorded.statuses() == ["success"]
+        assert 499 <= recorded.records[0].lateness_ms <= 501
+
+
+async def test_nothing_of_a_run_is_kept(scheduler: Scheduler, caplog: pytest.LogCaptureFixture) -> None:
+    """P12: runs that succeed, fail, time out, wait and are dropped leave no object behind."""
+    from hassette_aps.run import Run
+
+    caplog.set_level(logging.CRITICAL + 1)  # a log record keeps its exception, and that the frames
+    caplog.clear()
+
+    def alive() -> int:
+        gc.collect()
+        return sum(type(thing) in (Run, asyncio.Task) for thing in gc.get_objects())
+
+    async def raises() -> None:
+        raise ValueError
+
+    def raises_too() -> None:
+        raise ValueError
+
+    recorded: list[str] = []
+
+    async def keep(record: Any) -> None:
+        recorded.append(record.status)
+
+    scheduler.on_run(keep)
+    scheduler.on_error(lambda ctx: None)
+    jobs = [
+        scheduler.run_every(idle, hours=1, name="fine"),
+        scheduler.run_every(raises, hours=1, name="raises"),
+        scheduler.run_every(raises_too, hours=1, name="raises too"),
+        scheduler.run_every(never, hours=1, timeout=0.01, name="slow"),
+        scheduler.run_every(called, hours=1, mode="queued", name="queued"),
+        scheduler.run_every(never, hours=1, timeout=0.01, mode="single", name="single"),
+        scheduler.run_every(idle, hours=1, mode="restart", name="restart"),
+    ]
+    counts: list[int] = []
+    for _ in range(3):
+        done = len(recorded)
+        for _ in range(30):
+            for job in jobs:
+                job.submit()
+        await until(lambda done=done: len(recorded) == done + 30 * len(jobs))
+        await until(lambda: not scheduler._listeners.busy)
+        await until(lambda: scheduler.health().queue_length == 0)
+        await asyncio.sleep(0.3)  # the writer lets go of its last batch
+        counts.append(alive())
+    assert counts[2] <= counts[0]
+    assert {"success", "error", "timed_out", "dropped", "suppressed", "cancelled"} <= set(recorded)
+
+
+async def test_health_notices_a_blocked_loop(scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P6: the scheduler is alive, or says within 5 s that it is not."""
+    assert 2 * timer.BEAT <= 5
+    monkeypatch.setattr(timer, "BEAT", 0.1)
+    scheduler.run_every(idle, seconds=0.05)
+    await until(lambda: scheduler.health().last_wakeup)
+    alive: list[bool] = []
+
+    def look() -> None:
+        alive.append(scheduler.health().alive)
+        time.sleep(0.3)
+        alive.append(scheduler.health().alive)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    time.sleep(0.4)  # nothing turns meanwhile
+    thread.join()
+    assert alive == [True, False]
+    await until(lambda: scheduler.health().alive)
+
+
+async def test_health_under_a_frozen_clock(scheduler: Scheduler, frozen_clock: FrozenClock) -> None:
+    """P6: time that a test lets pass is no blocked loop."""
+    scheduler.run_every(idle, minutes=1)
+    await frozen_clock.advance(hours=1)
+    assert scheduler.health().alive
+
+
+async def test_predicates_hold_on_other_executors_too(scheduler: Scheduler) -> None:
+    """3: ``where`` is asked before a run on an executor of the user's; in a user's store it is refused."""
+    recorded = Recorded(scheduler)
+    answers = iter([False, True])
+
+    async def where() -> bool:
+        return next(answers)
+
+    job = scheduler.run_every(called_async, hours=1, executor="default", where=where)
+    for n in range(2):
+        job.submit()
+        await until(lambda n=n: len(recorded.records) == n + 1)
+    assert recorded.statuses() == ["skipped", "success"]
+    assert CALLS == [()]
+    with pytest.raises(ValueError, match="where= cannot be asked"):
+        scheduler.run_every(called, hours=1, executor="default", jobstore="default", where=where)

@@ -5,6 +5,7 @@ import gc
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from hassette_aps import Scheduler
 from hassette_aps.engine import engines_on
-from tests.kit import CALLS, Recorded, called, fails, idle, in_progress, never, until
+from tests.kit import CALLS, Recorded, called, fails, idle, in_progress, never, sql_scheduler, until
 
 
 async def test_runs_in_progress_get_their_grace() -> None:
@@ -500,3 +501,61 @@ async def test_runs_on_another_executor_get_their_grace() -> None:
     assert recorded.statuses() == ["success"]
     aps.shutdown()
     await until(lambda: not aps.running)
+
+
+async def test_one_store_and_one_executor_for_all_owners() -> None:
+    """11.20: both are shared under one alias and taken off with the last owner."""
+    aps = AsyncIOScheduler(timezone="UTC")
+    aps.start()
+    one, two = Scheduler(aps, owner="one"), Scheduler(aps, owner="two")
+    assert [alias for alias in aps._jobstores if alias != "default"] == ["hassette_aps"]
+    assert [alias for alias in aps._executors if alias != "default"] == ["hassette_aps"]
+    await one.shutdown()
+    assert "hassette_aps" in aps._jobstores
+    assert "hassette_aps" in aps._executors
+    Scheduler(aps, owner="one")
+    await two.shutdown()
+    assert "hassette_aps" in aps._jobstores
+    aps.shutdown()
+    await until(lambda: not aps.running)
+
+
+async def test_attaching_late_to_persistent_stores_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """11.20: a running AsyncIOScheduler may have deleted overdue rows of ours; one with memory stores cannot have."""
+    aps = AsyncIOScheduler(timezone="UTC")
+    aps.start()
+    await Scheduler(aps).shutdown()
+    assert caplog.text == ""
+    aps.shutdown()
+    aps = sql_scheduler(tmp_path / "jobs.db")
+    aps.start()
+    await Scheduler(aps).shutdown()
+    assert "make the Scheduler before aps.start()" in caplog.text
+    aps.shutdown()
+    await until(lambda: not aps.running)
+
+
+async def test_a_failed_start_fires_nothing(tmp_path: Path) -> None:
+    """10.1, 11.3: after an initialisation that failed nothing is registered, started or left."""
+    async with Scheduler(sql_scheduler(tmp_path / "jobs.db")) as earlier:
+        earlier.run_every(called, hours=1, jobstore="db", name="x")
+    scheduler = Scheduler(sql_scheduler(tmp_path / "jobs.db"))
+    scheduler.run_in(called, 0.01, name="once")
+    scheduler.run_every(called, hours=2, jobstore="db", name="x")
+    with pytest.raises(ValueError, match="'x'"):
+        async with scheduler:
+            pytest.fail("it must not get here")
+    await asyncio.sleep(0.05)
+    assert CALLS == []
+    assert not scheduler.aps.running
+    await scheduler.shutdown()
+    assert scheduler.list_jobs() == []
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("grace", [-1, float("nan"), float("inf"), True, "5", None])
+async def test_a_grace_that_is_none(scheduler: Scheduler, grace: Any) -> None:
+    """P13: a grace that is no number of seconds is refused, and the scheduler goes on."""
+    with pytest.raises(ValueError, match="grace"):
+        await scheduler.shutdown(grace)
+    assert scheduler.running

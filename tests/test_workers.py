@@ -77,3 +77,15 @@ def test_a_pool_that_was_closed_while_a_thread_hung_works_again() -> None:
     assert done.wait(2)
     release.set()
     pool.close()
+
+
+@pytest.mark.usefixtures("hasty")
+def test_closing_while_a_thread_starts() -> None:
+    """P10: a thread that has not begun yet when its pool closes does its work and ends as well."""
+    done: list[int] = []
+    for n in range(200):
+        pool = Workers(2, "starting")
+        pool.submit(lambda n=n: done.append(n))
+        pool.close()
+    wait_until(lambda: not any(thread.name.startswith("starting") for thread in threading.enumerate()))
+    assert sorted(done) == list(range(200))

@@ -27,7 +27,7 @@ from hassette_aps import ScheduledJob, SchedulerErrorContext
 async def loaded(
     tmp_path: Path,
     *,
-    failing: str = "",
+    unawaited: str = "",
     settings: dict[str, Any] | None = None,
     configs: dict[str, Any] | None = None,
     **sources: str,
@@ -46,7 +46,7 @@ async def loaded(
         }
     config = make_test_config(data_dir=tmp_path / "data", apps=apps, **settings or {})
     async with HassetteHarness(config).with_app_handler().with_scheduler().with_state_registry() as harness:
-        for key in sources.keys() - {failing}:
+        for key in sources.keys() - {unawaited}:
             await running(harness, key)
         yield harness
 

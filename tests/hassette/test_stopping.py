@@ -160,7 +160,7 @@ async def test_an_initialisation_that_takes_too_long(tmp_path: Path) -> None:
     """Hassette gives up an ``on_initialize`` that hangs: its jobs end with it."""
     async with loaded(
         tmp_path,
-        failing="one",
+        unawaited="one",
         settings={"lifecycle": {"app_startup_timeout_seconds": 1}},
         one="""
         MADE = []
@@ -190,6 +190,7 @@ async def test_a_job_that_stops_its_own_app(tmp_path: Path, way: str) -> None:
     """10.5: a job may have its own app stopped or reloaded; it ends with the app, as all that it started."""
     async with loaded(
         tmp_path,
+        unawaited="one",
         one=f"""
 MADE = []
 class TheApp(APSchedulerMixin, App[AppConfig]):
@@ -200,6 +201,7 @@ class TheApp(APSchedulerMixin, App[AppConfig]):
     {ENDS[way]}
 """,
     ) as harness:
+        await until(lambda: made(tmp_path) and made(tmp_path)[0].status == "stopped")
         first = made(tmp_path)[0]
         await until(lambda: left_of(first) == [])
         if way == "reload":
