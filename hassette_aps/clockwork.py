@@ -176,10 +176,6 @@ class Clockwork:
             setattr(job, key, value)
         return job
 
-    def set_home(self, job: Any, alias: str) -> None:
-        """Say which store a ``Job`` is in (``job.py`` 79, ``_jobstore_alias``)."""
-        job._jobstore_alias = alias
-
 
 class _BrokenRow:
     """Stands for a row that cannot be read; sorts as paused."""

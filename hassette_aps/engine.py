@@ -24,7 +24,6 @@ from hassette_aps.owner import Owner
 from hassette_aps.registration import Registration
 from hassette_aps.registry import Registry
 
-_LIFECYCLE = EVENT_SCHEDULER_STARTED
 _ROWS = EVENT_JOB_MODIFIED | EVENT_JOB_REMOVED | EVENT_ALL_JOBS_REMOVED
 
 _engines: WeakValueDictionary[int, "Engine"] = WeakValueDictionary()
@@ -80,7 +79,7 @@ class Engine:
                 "attached to an AsyncIOScheduler that is running already: rows of ours that fell due before may"
                 " be gone from its job stores; make the Scheduler before aps.start()"
             )
-        aps.add_listener(self._started, _LIFECYCLE)
+        aps.add_listener(self._started, EVENT_SCHEDULER_STARTED)
         Context().run(aps.add_executor, self.executor, ALIAS)
         Context().run(aps.add_jobstore, self.jobs.store, ALIAS)
 

@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
-from hassette_aps.instants import Micros
+from hassette_aps.instants import SECOND, Micros
 from hassette_aps.triggers import Trigger
 
 
@@ -40,4 +40,4 @@ def resumed(trigger: Trigger, target: Micros, now: Micros, zone: ZoneInfo) -> Mi
 
 def delay(jitter: float | None) -> Micros:
     """A fresh draw from ``[0, jitter)`` seconds."""
-    return int(random.random() * jitter * 1_000_000) if jitter else 0
+    return int(random.random() * jitter * SECOND) if jitter else 0

@@ -62,7 +62,6 @@ class Scheduler(SchedulingMethods):
         self.settings = Settings.load(settings)
         self.default_mode = self.settings.default_mode
         zone = self.settings.timezone
-        self._own_aps = aps is None
         if aps is None:
             aps = AsyncIOScheduler() if zone is None else AsyncIOScheduler(timezone=zone)
         self.aps: AsyncIOScheduler = aps

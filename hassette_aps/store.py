@@ -55,7 +55,6 @@ class FacadeJobStore(BaseJobStore):
         self.agenda = Agenda()
         self.timer = Timer(clockwork, self.process, self._earliest)
         self.last_wakeup: Micros | None = None
-        self.started: Callable[[], None] = _nothing
         self.stopped: Callable[[], None] = _nothing
         self.trigger_failed: Callable[[Run, Exception], None] = _ignore_failure
         self.removed_by_aps: Callable[[ScheduledJob], None] = _ignore_job
@@ -199,7 +198,6 @@ class FacadeJobStore(BaseJobStore):
         super().start(scheduler, alias)
         self._drift = None
         self._last_beat = monotonic()
-        self.started()
 
     def shutdown(self) -> None:
         self.timer.disarm()

@@ -34,11 +34,6 @@ class Workers:
         """Threads left behind that have not returned yet."""
         return len(self._leaked)
 
-    @property
-    def saturated(self) -> bool:
-        """Whether no further place can be refilled."""
-        return len(self._leaked) >= self.max_workers
-
     def submit(self, work: Work) -> None:
         """Queue work; a thread is started if none is free and there is room."""
         with self._lock:
