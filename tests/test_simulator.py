@@ -14,6 +14,8 @@ from hassette_aps.instants import from_datetime
 from tests.simulator.checker import check, report
 from tests.simulator.world import Setup, simulate
 
+pytestmark = pytest.mark.no_cover  # traced, a million targets take four times as long
+
 TARGETS = int(os.environ.get("TEST_TARGETS", "1000000"))
 """``python -m tests.simulator --targets 10000000`` is for more."""
 

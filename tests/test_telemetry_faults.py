@@ -7,7 +7,6 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -82,21 +81,6 @@ def test_the_loop_is_not_held_by_10_000_records(any_url: str, capsys: Any) -> No
     with capsys.disabled():
         print(f" [largest stall {min(stalls) * 1000:.1f} ms]", end="")
     assert min(stalls) < 0.05
-
-
-def test_recording_takes_less_than_a_microsecond() -> None:
-    """``record()`` costs the job well under a microsecond, whether the writer runs or not."""
-    if sys.gettrace() is not None:
-        pytest.skip("a tracer or coverage is measured along")
-    telemetry = Telemetry("sqlite://", queue_limit=1_000_000)
-    run = FakeRun()
-    best = float("inf")
-    for _ in range(5):
-        before = time.perf_counter()
-        for _ in range(10_000):
-            telemetry.record(run)
-        best = min(best, (time.perf_counter() - before) / 10_000)
-    assert best < 1e-6
 
 
 def test_a_locked_database_delays_nobody(sqlite_url: str, caplog: Any) -> None:

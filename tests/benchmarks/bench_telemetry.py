@@ -5,7 +5,7 @@
 Columns: ``call`` is what ``record()`` takes from the job's thread; ``cpu`` all processor time of a row, the
 writer's included (a database server's not); ``stall`` the longest an asyncio loop was held while the rows
 were recorded and written; ``bytes`` the size of the file for each row. The record itself is made by the
-writer too.
+writer too. The last line is what an execution id takes.
 """
 
 import asyncio
@@ -127,6 +127,10 @@ def main() -> None:
     with postgres_url() as url:
         if url:
             bench("PostgreSQL", url, rows)
+    before = time.perf_counter()
+    for _ in range(rows):
+        new_execution_id()
+    print(f"{'execution id':<14}{(time.perf_counter() - before) / rows * 1e6:10.2f}")
 
 
 if __name__ == "__main__":
