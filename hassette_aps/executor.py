@@ -18,6 +18,7 @@ from apscheduler.executors.base import BaseExecutor
 
 from hassette_aps.clockwork import ALIAS, Clockwork
 from hassette_aps.deadlines import Deadlines
+from hassette_aps.eager import EagerTasks
 from hassette_aps.events import code_of, job_id_of, outcome_event
 from hassette_aps.instants import Micros, monotonic, now_us, to_datetime
 from hassette_aps.job import CANCELLED
@@ -47,6 +48,7 @@ class RunExecutor(BaseExecutor):
         self.verdicts = 0
         """Runs that have ended."""
         self._guards = Guards()
+        self._eager = EagerTasks()
         self.deadlines = Deadlines(self._expired)
         self.reporters: dict[Owner, Callable[[Run], None]] = {}
         """Who hears an owner's verdicts."""
@@ -125,6 +127,9 @@ class RunExecutor(BaseExecutor):
 
     def _spawn(self, run: Run, home: Owner, loop: asyncio.AbstractEventLoop, body: Any) -> None:
         context = self._context_of(run)
+        if home.settings.eager_tasks and home.spawn is None:
+            self._eager.start_soon(run, body, context, loop)
+            return
         if home.spawn is None:
             run.task = loop.create_task(body, name=run.job.spec.name, context=context)
             return

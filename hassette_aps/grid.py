@@ -1,15 +1,14 @@
 """From one target to the next: which target a due run stands for, what it coalesces, and when the job fires next."""
 
 import random
-from dataclasses import dataclass
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from hassette_aps.instants import SECOND, Micros
 from hassette_aps.triggers import Trigger
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """A due job's step on its grid. ``missed`` is the first and the last target coalesced into ``target``."""
 
     target: Micros

@@ -1,6 +1,7 @@
 """The settings of one ``Scheduler``: declared, documented and validated here, and read from the environment."""
 
 import os
+import sys
 from collections.abc import Mapping
 from math import isfinite
 from typing import Annotated, Any
@@ -60,6 +61,9 @@ class Settings(BaseModel):
     """Seconds after which a late run is recorded ``missed`` instead of run; None = never."""
     behind_schedule_threshold: Seconds = 5.0
     """Seconds of lateness above which a run logs ``behind schedule by ...``."""
+    eager_tasks: bool = False
+    """Python 3.12 and later: a coroutine that does not block is over without a task switch. It still starts in a later
+    loop turn than its admission."""
     database: OptionalName = IN_MEMORY
     """SQLAlchemy URL of the record of runs; ``sqlite://`` is embedded and in memory; None = no record."""
     retention_days: Annotated[float, BeforeValidator(_number), Field(gt=0)] = 30
@@ -81,6 +85,13 @@ class Settings(BaseModel):
     @classmethod
     def _workers(cls, value: Any) -> Any:
         return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+    @field_validator("eager_tasks")
+    @classmethod
+    def _eager(cls, value: bool) -> bool:
+        if value and sys.version_info < (3, 12):
+            raise ValueError("needs Python 3.12 or later; leave it out on this one")
+        return value
 
     @property
     def rows_kept(self) -> int:

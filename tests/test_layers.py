@@ -14,7 +14,7 @@ LAYERS: list[set[str]] = [
     {"triggers", "records", "error_context", "health", "grid"},
     {"options", "settings"},
     {"owner", "job", "run", "registry", "agenda", "overlap", "deadlines", "workers"},
-    {"clockwork", "events", "timer", "executor", "store", "rows", "conflicts", "keptrows", "jobs", "foreign",
+    {"clockwork", "events", "timer", "eager", "executor", "store", "rows", "conflicts", "keptrows", "jobs", "foreign",
      "registration", "engine", "logfilter"},
     {"listeners", "registered", "telemetry"},
     {"lifecycle", "methods", "scheduler"},

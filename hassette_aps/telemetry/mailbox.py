@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 from threading import Event, Lock
+from time import sleep
 from typing import TypeAlias
 
 from hassette_aps.records import ExecutionRecord, JobRecord, Recordable, RegisteredLike
@@ -13,6 +14,9 @@ BATCH_ROWS = 200
 
 BATCH_SECONDS = 0.25
 """Longest wait for a batch to fill."""
+
+PAUSE = 0.005
+"""Seconds between two looks at a burst that is still growing."""
 
 Entry: TypeAlias = Recordable | Event
 
@@ -72,8 +76,16 @@ class Mailbox:
         anything = len(self) > 0 or self._something.wait(idle_seconds)
         if anything and not self._jobs and len(self._runs) < BATCH_ROWS:
             self._enough.wait(BATCH_SECONDS)
+        self._let_pass()
         self._something.clear()  # before anything is taken out: what is added from now on sets it again
         self._enough.clear()
+
+    def _let_pass(self) -> None:
+        """Keep out of the way while entries come in by the hundred: both threads would only take turns."""
+        waiting = 0
+        while waiting + BATCH_ROWS < len(self) < self.limit // 2:
+            waiting = len(self)
+            sleep(PAUSE)
 
     def take_jobs(self, batch: Batch, convert: Callable[[RegisteredLike], JobRecord | None]) -> None:
         """Move waiting changes of jobs to ``batch``."""

@@ -2,6 +2,7 @@
 
 import hashlib
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, TypeAlias, cast
 
 from sqlalchemy import Row as SqlRow
@@ -23,6 +24,8 @@ MAX_KEY = 300
 
 def clean(value: object, limit: int = MAX_TEXT) -> str:
     """``value`` as text that can be stored: no NUL, no lone surrogates, at most some ``limit`` characters."""
+    if type(value) is str and len(value) <= limit and value.isascii() and "\0" not in value:
+        return value  # nearly all
     stored = value if isinstance(value, str) else str(value)
     if len(stored) > limit:
         left_out = len(stored) - limit
@@ -144,6 +147,10 @@ def moment(value: int | None) -> datetime | None:
     return None if value is None else to_datetime(value)
 
 
+_EMPTY: dict[type, str] = {tuple: "[]", dict: "{}", MappingProxyType: "{}"}
+"""Most jobs have no arguments."""
+
+
 def _optional(value: object) -> str | None:
     return None if value is None else clean(value)
 
@@ -153,5 +160,7 @@ def _real(value: float | None) -> float | None:
 
 
 def _json(value: object) -> str:
+    if not value and type(value) in _EMPTY:
+        return _EMPTY[type(value)]
     text = to_json(value)
     return text if len(text) <= MAX_TEXT else to_json(f"<{len(text)} characters of JSON, too large to keep>")
