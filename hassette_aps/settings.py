@@ -43,7 +43,9 @@ class Settings(BaseModel):
     The keyword wins over the environment. The word ``none`` in the environment stands for None.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True, defer_build=True
+    )
 
     timezone: ZoneInfo | None = None
     """Zone of wall-clock times; None = the wrapped AsyncIOScheduler's, else tzlocal's."""

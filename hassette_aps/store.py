@@ -25,7 +25,7 @@ from hassette_aps.run import Run
 from hassette_aps.timer import BEAT, Timer
 from hassette_aps.triggers import Every, Once, as_trigger
 
-SLICE = 256
+SLICE = 64
 """Jobs started per loop turn: long enough to be cheap, short enough not to hold the loop."""
 
 CLOCK_STEP: Micros = SECOND

@@ -16,7 +16,7 @@ from hassette_aps.telemetry.schema import RUNNING, executions, jobs, registratio
 ONE_SHOT = frozenset({"after", "once"})
 """Trigger types whose job is over with its first verdict."""
 
-_CACHED_JOBS = 50_000
+_CACHED_JOBS = 250_000
 
 Rejected: TypeAlias = list[tuple[object, Exception]]
 
