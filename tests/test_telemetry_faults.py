@@ -143,6 +143,20 @@ def test_closing_while_the_database_is_locked_keeps_its_deadline(sqlite_url: str
     assert telemetry.close(10)
 
 
+def test_many_registrations_at_once_are_all_kept(sqlite_url: str) -> None:
+    """Registrations beyond the limit for runs wait for the database as well, up to ten times as many."""
+    ids: list[int] = []
+    with recording(sqlite_url, queue_limit=200) as telemetry:
+        registered_id(telemetry, a_job())
+        with locked(sqlite_url):
+            for n in range(2300):
+                telemetry.register(a_job(f"job-{n}"), ids.append)
+            dropped = telemetry.health().dropped
+            assert 50 <= dropped <= 300  # 2,000 may wait, up to 200 more were in the writer's hands
+        assert telemetry.flush(10)
+        assert len(ids) == 2300 - dropped
+
+
 def test_a_full_queue_drops_the_newest_and_says_so_once(sqlite_url: str, caplog: Any) -> None:
     """Beyond the queue's limit records are dropped, counted exactly, and logged once per interval."""
     with recording(sqlite_url, queue_limit=1000) as telemetry:

@@ -15,6 +15,9 @@ BATCH_ROWS = 200
 BATCH_SECONDS = 0.25
 """Longest wait for a batch to fill."""
 
+CHANGES_PER_RUN = 10
+"""Changes of jobs that may wait for each run that may: a program registers all it has at once."""
+
 PAUSE = 0.005
 """Seconds between two looks at a burst that is still growing."""
 
@@ -51,7 +54,7 @@ class Mailbox:
 
     def put_job(self, change: JobChange) -> None:
         """Add a change of a job. Any thread; somebody may be waiting for its id, so it is written at once."""
-        if len(self._jobs) >= self.limit:
+        if len(self._jobs) >= self.limit * CHANGES_PER_RUN:
             self._drop()
             return
         self._jobs.append(change)
@@ -83,7 +86,7 @@ class Mailbox:
     def _let_pass(self) -> None:
         """Keep out of the way while entries come in by the hundred: both threads would only take turns."""
         waiting = 0
-        while waiting + BATCH_ROWS < len(self) < self.limit // 2:
+        while waiting + BATCH_ROWS < len(self) and len(self._runs) < self.limit // 2:
             waiting = len(self)
             sleep(PAUSE)
 

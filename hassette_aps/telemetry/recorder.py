@@ -40,10 +40,10 @@ class Telemetry:
 
     ``url``: ``sqlite:///file.db``, ``sqlite://`` (in memory, for this process), or
     ``postgresql+psycopg://...``. Executions are kept for ``retention_days``, at most ``retention_rows`` of
-    them. ``in_flight`` returns a snapshot of the runs in progress; ``on_interrupted`` is told, on the
-    writer's thread, of runs that a killed process left behind. At most ``queue_limit`` records wait for the
-    database; beyond that the newest are dropped and counted. ``heartbeat_seconds`` must be the same in all
-    processes of a database.
+    them. ``in_flight`` returns a snapshot of the runs in progress; ``on_interrupted`` is told, on the writer's
+    thread, of runs that a killed process left behind. At most ``queue_limit`` records of runs wait for the
+    database, and ten times as many changes of jobs; beyond that the newest are dropped and counted.
+    ``heartbeat_seconds`` must be the same in all processes of a database.
 
     Raises:
         ValueError: the URL names no usable database, or a number is out of range.
