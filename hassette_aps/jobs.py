@@ -114,7 +114,7 @@ class Jobs:
             if loop is not None:
                 now = now_us()  # the target it is held at has its verdict, or is not owed
                 run = Run(job, now, now, "submit")
-                loop.call_soon_threadsafe(self.trigger_failed, run, exc, context=Context())
+                loop.call_soon_threadsafe(self._tell_failure, run, exc, context=Context())
             return False
         with self.lock:
             if job.state != PAUSED:
@@ -162,7 +162,11 @@ class Jobs:
         with self.lock:
             if job.row_alias is None and job.state == ACTIVE:
                 job.state = PAUSED
-        if (home := job.home) is not None and home in self.reporters:
+        self._tell_failure(run, exc)
+
+    def _tell_failure(self, run: Run, exc: Exception) -> None:
+        home = run.job.home
+        if home is not None and home in self.reporters:
             self.reporters[home].trigger_failed(run, exc)
 
     def _settled(self, run: Run) -> None:

@@ -9,7 +9,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from hassette_aps import Scheduler
 from hassette_aps.testing import FrozenClock
 from tests.kit import CALLS, called_async, fails, until
-from tests.simulator.faults import MoodyStore
+from tests.simulator.faults import MoodyStore, MoodyTrigger
 
 
 async def test_plain_error_handlers_work_after_a_second_start() -> None:
@@ -120,3 +120,21 @@ async def test_what_is_registered_right_after_a_step_back_is_not_early(scheduler
         assert CALLS == [("delay",)]
         await clock.advance(seconds=1)
         assert CALLS == [("delay",), ("paused",)]
+
+
+async def test_a_resume_that_failed_does_not_undo_the_one_that_worked() -> None:
+    """11.22, P2: a trigger that raises at a resume is told a loop turn later; a resume that works meanwhile stays."""
+    broken = [False]
+    async with Scheduler(database=None) as scheduler:
+        with FrozenClock("2027-01-11T08:00:00+00:00") as clock:
+            trigger = MoodyTrigger(10_000_000, lambda: broken[0], lambda: None)
+            job = scheduler.schedule(called_async, trigger, name="moody")
+            job.pause()
+            await clock.advance(seconds=15)
+            broken[0] = True
+            job.resume()
+            broken[0] = False
+            job.resume()
+            await clock.advance(seconds=10)
+            assert job.next_run is not None
+            assert len(CALLS) == 1
