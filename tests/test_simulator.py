@@ -59,10 +59,10 @@ class Locker(threading.Thread):
 
     def run(self) -> None:
         with closing(sqlite3.connect(self.path, isolation_level=None, timeout=5)) as connection:
-            while not self.over.wait(0.05):
+            while not self.over.wait(0.01):
                 connection.execute("BEGIN EXCLUSIVE")
                 self.locks += 1
-                self.over.wait(0.15)
+                self.over.wait(0.04)
                 connection.execute("ROLLBACK")
 
 

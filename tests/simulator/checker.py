@@ -115,17 +115,24 @@ def _slot_of(
 
 
 def _range(verdict: Verdict, planned: list[Slot], epochs: dict[int, list[int]]) -> list[int]:
-    """The targets of the range, in the newest stretch between two clock steps in which it can have been recorded."""
+    """The targets of the range, in the newest stretch between two clock steps in which it can have been recorded.
+
+    Grids before and after a step may interleave: the one that has the range's first target is meant.
+    """
     assert verdict.first is not None
     assert verdict.last is not None
+    newest: list[int] = []
     for epoch in sorted(epochs, reverse=True):
         indexes = epochs[epoch]
         low = bisect_left(indexes, verdict.first, key=lambda index: planned[index].target)
         high = bisect_left(indexes, verdict.last + 1, key=lambda index: planned[index].target)
         inside = indexes[low:high]
         if inside and planned[inside[-1]].due <= verdict.told:
-            return [index for index in inside if planned[index].state != FORBIDDEN or len(inside) == 1]
-    return []
+            if planned[inside[0]].target == verdict.first:
+                newest = inside
+                break
+            newest = newest or inside
+    return [index for index in newest if planned[index].state != FORBIDDEN or len(newest) == 1]
 
 
 def _timely(

@@ -19,7 +19,8 @@ STORE_RETRY = 20 * SECOND
 
 @dataclass(slots=True)
 class Slot:
-    """One target. ``other`` is what a delayed target that was pending at a step back may be named as well."""
+    """One target. ``other`` is what one that was pending at a step back, delayed by jitter or because the loop was
+    held until then, may be named as well."""
 
     target: int
     attempt: int | None
@@ -35,7 +36,7 @@ def slots(life: Life, history: History, trace: Trace) -> list[Slot]:
     """Every target whose time passed between the start of the schedule and the end of the episode."""
     end = history.end.elapsed
     if life.kind in ("every", "after", "custom"):
-        found = list(_elapsed(life, trace, end))
+        found = list(_elapsed(life, history, trace, end))
     else:
         found = [
             Slot(target, 1, due)
@@ -47,7 +48,7 @@ def slots(life: Life, history: History, trace: Trace) -> list[Slot]:
     return found
 
 
-def _elapsed(life: Life, trace: Trace, end: int) -> Iterator[Slot]:
+def _elapsed(life: Life, history: History, trace: Trace, end: int) -> Iterator[Slot]:
     assert isinstance(life.value, int)
     target = life.born.wall + life.value
     since = life.born.elapsed
@@ -66,7 +67,7 @@ def _elapsed(life: Life, trace: Trace, end: int) -> Iterator[Slot]:
             return
         attempt = None if (life.jitter or life.pauses) and marks else 1 + sum(mark > target for mark in marks)
         slot = Slot(target, attempt, due, epoch)
-        if life.jitter and backs and due + life.jitter >= backs[0][0]:
+        if backs and due + life.jitter >= unsettled(backs[0][0], history):
             slot.other, slot.attempt = target - backs[0][1], None
         yield slot
         if life.kind == "after":
