@@ -49,7 +49,6 @@ class KeptRows:
         self._keeper = keeper
         self._last_run: dict[str, tuple[int, Micros]] = {}
         """Row id -> which registration, and its last target that was admitted: the row may not know yet."""
-        """Row id -> the last target admitted in this process, whoever owned a handle then."""
         self._removed: set[str] = set()
         self._own_change: str | None = None
 

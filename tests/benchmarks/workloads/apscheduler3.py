@@ -31,12 +31,18 @@ async def register(count: int) -> Figures:
     return figures
 
 
-async def skip(count: int) -> Figures:
-    """The same jobs again with ``replace_existing``."""
+async def filled(count: int) -> Any:
+    """One with that many jobs."""
     aps = scheduler()
     for n in range(count):
         aps.add_job(idle, "interval", seconds=3600, id=f"job-{n}")
     await asyncio.sleep(0.01)
+    return aps
+
+
+async def skip(count: int) -> Figures:
+    """The same jobs again with ``replace_existing``."""
+    aps = await filled(count)
     watch = Stopwatch()
     for n in range(count):
         aps.add_job(idle, "interval", seconds=3600, id=f"job-{n}", replace_existing=True)
@@ -45,10 +51,7 @@ async def skip(count: int) -> Figures:
 
 async def cancel(count: int) -> Figures:
     """A thousand jobs one by one: there are no groups."""
-    aps = scheduler()
-    for n in range(count):
-        aps.add_job(idle, "interval", seconds=3600, id=f"job-{n}")
-    await asyncio.sleep(0.01)
+    aps = await filled(count)
     watch = Stopwatch()
     for n in range(CANCELLED):
         aps.remove_job(f"job-{n}")
