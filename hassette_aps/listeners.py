@@ -114,9 +114,9 @@ class Listeners:
             if handler is not None:
                 self._call(handler, _context_of(run), "error handler", run)
         if self.hooks:
-            records = [run.as_record()]
+            records = [run.as_verdict().as_record()]
             if run.missed is not None:
-                records.insert(0, CoalescedTargets(run, run.missed).as_record())
+                records.insert(0, CoalescedTargets(run, run.missed).as_verdict().as_record())
             for hook in tuple(self.hooks):
                 for record in records:
                     self._call(hook, record, "run hook", run)

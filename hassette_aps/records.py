@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self, TypeAlias
 
+from hassette_aps.instants import Micros, from_datetime, to_datetime
 from hassette_aps.jsonable import JsonSafe
 
 Status: TypeAlias = Literal[
@@ -92,10 +93,53 @@ class ExecutionRecord:
     next_target: datetime | None = None
 
 
-class Recordable(Protocol):
-    """Anything the writer can turn into a record later, off the hot path."""
+class Verdict(NamedTuple):
+    """An :class:`ExecutionRecord` in plain numbers, which is what a run hands to the writer.
 
-    def as_record(self) -> ExecutionRecord: ...
+    Instants are microseconds since the epoch: a database wants no ``datetime``, and making two of them takes as long
+    as writing the row.
+    """
+
+    execution_id: str
+    owner: str
+    job_name: str
+    job_group: str | None
+    db_id: int | None
+    status: Status
+    scheduled_for: Micros
+    started_at: Micros | None = None
+    duration_ms: float | None = None
+    lateness_ms: float | None = None
+    attempt: int = 1
+    triggered_by: TriggerMode = "schedule"
+    error_type: str | None = None
+    error_message: str | None = None
+    error_traceback: str | None = None
+    coalesced_from: Micros | None = None
+    coalesced_to: Micros | None = None
+    next_target: Micros | None = None
+
+    @classmethod
+    def of(cls, record: ExecutionRecord) -> Self:
+        """The verdict that a record tells of."""
+        fields: dict[str, Any] = {name: getattr(record, name) for name in cls._fields}
+        fields |= {name: fields[name] and from_datetime(fields[name]) for name in _MOMENTS}
+        return cls(**fields)
+
+    def as_record(self) -> ExecutionRecord:
+        """The record, for people."""
+        fields: dict[str, Any] = self._asdict()
+        fields |= {name: None if fields[name] is None else to_datetime(fields[name]) for name in _MOMENTS}
+        return ExecutionRecord(**fields)
+
+
+_MOMENTS = ("scheduled_for", "started_at", "coalesced_from", "coalesced_to", "next_target")
+
+
+class Recordable(Protocol):
+    """Anything the writer can turn into a verdict later, off the hot path."""
+
+    def as_verdict(self) -> Verdict: ...
 
 
 class RegisteredLike(Protocol):

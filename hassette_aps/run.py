@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo
 from whenever import ZonedDateTime
 
 from hassette_aps.execution_id import new_execution_id
-from hassette_aps.instants import Micros, to_datetime, to_zoned
+from hassette_aps.instants import Micros, to_zoned
 from hassette_aps.job import ScheduledJob
-from hassette_aps.records import ExecutionRecord, Status, TriggerMode
+from hassette_aps.records import Status, TriggerMode, Verdict
 
 _naming = Lock()
 
@@ -141,26 +141,29 @@ class Run:
         """The fields that log records of this run carry."""
         return {"job_name": self.job.name, "job_db_id": self.job.db_id, "execution_id": self.execution_id}
 
-    def as_record(self) -> ExecutionRecord:
-        """The frozen record of this verdict."""
-        exc = self.exception
-        return ExecutionRecord(
-            execution_id=self.execution_id,
-            owner=self.job.owner,
-            job_name=self.job.name,
-            job_group=self.job.group,
-            db_id=self.job.db_id,
-            status=self.status or "interrupted",
-            scheduled_for=to_datetime(self.target),
-            started_at=None if self.started is None else to_datetime(self.started),
-            duration_ms=self.duration_ms,
-            lateness_ms=self.lateness / 1000,
-            attempt=self.attempt,
-            triggered_by=self.triggered_by,
-            next_target=None if self.upcoming is None else to_datetime(self.upcoming),
-            error_type=None if exc is None else type(exc).__qualname__,
-            error_message=None if exc is None else message_of(exc),
-            error_traceback=None if exc is None else format_exception(exc),
+    def as_verdict(self) -> Verdict:
+        """What is put on record of it."""
+        job, exc = self.job, self.exception
+        kind, message, traceback = (None, None, None) if exc is None else described(exc)
+        return Verdict(
+            self.execution_id,
+            job.owner,
+            job.spec.name,
+            job.spec.group,
+            job.db_id,
+            self.status or "interrupted",
+            self.target,
+            self.started,
+            self.duration_ms,
+            self.lateness / 1000,
+            self.attempt,
+            self.triggered_by,
+            kind,
+            message,
+            traceback,
+            None,
+            None,
+            self.upcoming,
         )
 
     def __repr__(self) -> str:
@@ -176,21 +179,26 @@ class CoalescedTargets:
         self.run = run
         self.first, self.last = missed
 
-    def as_record(self) -> ExecutionRecord:
-        """One range record, from the first target to the last."""
+    def as_verdict(self) -> Verdict:
+        """One range, from the first target to the last."""
         job = self.run.job
-        return ExecutionRecord(
+        return Verdict(
             execution_id=new_execution_id(),
             owner=job.owner,
             job_name=job.name,
             job_group=job.group,
             db_id=job.db_id,
             status="coalesced",
-            scheduled_for=to_datetime(self.first),
+            scheduled_for=self.first,
             attempt=self.run.attempt,
-            coalesced_from=to_datetime(self.first),
-            coalesced_to=to_datetime(self.last),
+            coalesced_from=self.first,
+            coalesced_to=self.last,
         )
+
+
+def described(exc: BaseException) -> tuple[str, str, str]:
+    """Type, message and full traceback of an exception."""
+    return type(exc).__qualname__, message_of(exc), format_exception(exc)
 
 
 def message_of(exc: BaseException) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hassette_aps.execution_id import new_execution_id
-from hassette_aps.records import ExecutionRecord, JobRecord
+from hassette_aps.records import ExecutionRecord, JobRecord, Verdict
 from hassette_aps.telemetry import Telemetry
 
 START = datetime.now(UTC).replace(microsecond=0)
@@ -34,8 +34,8 @@ class FakeRun:
             **fields,
         }
 
-    def as_record(self) -> ExecutionRecord:
-        return ExecutionRecord(**self.fields)
+    def as_verdict(self) -> Verdict:
+        return Verdict.of(ExecutionRecord(**self.fields))
 
 
 def a_job(name: str = "job", **fields: Any) -> JobRecord:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from hassette_aps.records import ExecutionRecord, JobRecord, Status
+from hassette_aps.records import ExecutionRecord, JobRecord, Status, Verdict
 from hassette_aps.telemetry import JobSummary, Telemetry
 from hassette_aps.telemetry.rows import MAX_KEY, MAX_TEXT
 from tests.telemetry_kit import START, FakeRun, a_job, recording, registered_id, running_markers, wait_until
@@ -181,7 +181,7 @@ class Broken:
     def __init__(self, exc: BaseException) -> None:
         self.exc = exc
 
-    def as_record(self) -> ExecutionRecord:
+    def as_verdict(self) -> Verdict:
         raise self.exc
 
 
@@ -290,7 +290,7 @@ def test_records_become_json_whatever_they_hold() -> None:
     found = json.loads(TypeAdapter(JobRecord).dump_json(job))
     assert found["name"] == "a\\udc80"
     assert found["args"] == [f"<unprintable {__name__}.NoRepr>", "nan", "/w=="]
-    run = FakeRun(hostile, error_message=hostile, duration_ms=float("inf"), started_at=START).as_record()
+    run = FakeRun(hostile, error_message=hostile, duration_ms=float("inf"), started_at=START).as_verdict().as_record()
     found = json.loads(TypeAdapter(ExecutionRecord).dump_json(run))
     assert found["error_message"] == "a\\udc80"
     assert datetime.fromisoformat(found["started_at"]) == START

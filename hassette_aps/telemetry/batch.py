@@ -6,7 +6,7 @@ from datetime import datetime
 from threading import Event
 from typing import TypeAlias
 
-from hassette_aps.records import ExecutionRecord, JobRecord, RegisteredLike
+from hassette_aps.records import JobRecord, RegisteredLike, Verdict
 from hassette_aps.telemetry.rows import JobKey, job_key
 
 
@@ -44,8 +44,8 @@ class Batch:
     """One transaction's worth: it is kept and tried again until the database has taken it."""
 
     jobs: dict[JobKey, JobState] = field(default_factory=dict["JobKey", JobState])
-    verdicts: list[ExecutionRecord] = field(default_factory=list[ExecutionRecord])
-    markers: list[ExecutionRecord] = field(default_factory=list[ExecutionRecord])
+    verdicts: list[Verdict] = field(default_factory=list[Verdict])
+    markers: list[Verdict] = field(default_factory=list[Verdict])
     flushed: list[Event] = field(default_factory=list[Event])
 
     @property

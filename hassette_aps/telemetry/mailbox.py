@@ -6,7 +6,7 @@ from threading import Event, Lock
 from time import sleep
 from typing import TypeAlias
 
-from hassette_aps.records import ExecutionRecord, JobRecord, Recordable, RegisteredLike
+from hassette_aps.records import JobRecord, Recordable, RegisteredLike, Verdict
 from hassette_aps.telemetry.batch import Batch, JobChange
 
 BATCH_ROWS = 200
@@ -95,7 +95,7 @@ class Mailbox:
         jobs = self._jobs
         batch.add_jobs((jobs.popleft() for _ in range(min(len(jobs), BATCH_ROWS))), convert)
 
-    def take_runs(self, batch: Batch, convert: Callable[[Recordable], ExecutionRecord | None]) -> None:
+    def take_runs(self, batch: Batch, convert: Callable[[Recordable], Verdict | None]) -> None:
         """Move waiting verdicts to ``batch``, once no change of a job waits before them."""
         runs = self._runs
         if self._jobs:
@@ -104,8 +104,8 @@ class Mailbox:
             entry = runs.popleft()
             if isinstance(entry, Event):
                 batch.flushed.append(entry)
-            elif record := convert(entry):
-                batch.verdicts.append(record)
+            elif verdict := convert(entry):
+                batch.verdicts.append(verdict)
 
     def adopt_jobs(self, other: "Mailbox") -> None:
         """Take over the changes of jobs that wait in ``other``, of which no other thread knows."""

@@ -78,7 +78,7 @@ class Telemetry:
         self._mailbox = Mailbox(self._limit)
         self.record: Callable[[Recordable], None] = self._mailbox.put_run
         """Queue the verdict of a run. Any thread, never blocks, well under a microsecond; the run's
-        ``as_record()`` is called later, on the writer's thread."""
+        ``as_verdict()`` is called later, on the writer's thread."""
         self._writer = Writer(
             self._database,
             self._mailbox,
@@ -112,6 +112,7 @@ class Telemetry:
         _inherited.append(self._database)
         waiting = self._mailbox
         self._build()
+        self._writer.forked()
         self._mailbox.adopt_jobs(waiting)
 
     def check(self) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import Row as SqlRow
 
 from hassette_aps.instants import from_datetime, to_datetime
 from hassette_aps.jsonable import encodable, to_json
-from hassette_aps.records import ExecutionRecord, JobRecord, Status, TriggerMode
+from hassette_aps.records import ExecutionRecord, JobRecord, Status, TriggerMode, Verdict
 
 Row: TypeAlias = dict[str, Any]
 JobKey: TypeAlias = tuple[str, str]
@@ -37,6 +37,8 @@ def clean(value: object, limit: int = MAX_TEXT) -> str:
 
 def clean_key(value: object) -> str:
     """``value`` as text that can be stored and indexed, still distinct if it had to be shortened."""
+    if type(value) is str and len(value) <= MAX_KEY and value.isascii() and "\0" not in value:
+        return value
     stored = clean(value, 1 << 30)
     if len(stored) > MAX_KEY:
         digest = hashlib.sha256(stored.encode()).hexdigest()[:32]
@@ -87,29 +89,29 @@ def stub_row(key: JobKey, registered_at: int) -> Row:
     }
 
 
-def execution_row(record: ExecutionRecord, job_id: int, instance_id: int) -> Row:
-    """The row of a verdict."""
-    execution_id = clean_key(record.execution_id)
-    shares_no_target = record.triggered_by != "schedule" or record.status == "coalesced"
-    return {
-        "execution_id": execution_id,
-        "job_id": job_id,
-        "scheduled_for": from_datetime(record.scheduled_for),
-        "attempt": int(record.attempt),
-        "instance_id": instance_id,
-        "slot": execution_id if shares_no_target else "",
-        "status": clean(record.status),
-        "triggered_by": clean(record.triggered_by),
-        "started_at": micros(record.started_at),
-        "duration_ms": _real(record.duration_ms),
-        "lateness_ms": _real(record.lateness_ms),
-        "error_type": _optional(record.error_type),
-        "error_message": _optional(record.error_message),
-        "error_traceback": _optional(record.error_traceback),
-        "coalesced_from": micros(record.coalesced_from),
-        "coalesced_to": micros(record.coalesced_to),
-        "next_target": micros(record.next_target),
-    }
+def execution_row(verdict: Verdict, job_id: int, instance_id: int, status: str | None = None) -> tuple[Any, ...]:
+    """The row of a verdict, in the order of the table's columns; ``status`` instead of its own, if given."""
+    execution_id = clean_key(verdict.execution_id)
+    shares_no_target = verdict.triggered_by != "schedule" or verdict.status == "coalesced"
+    return (
+        execution_id,
+        job_id,
+        verdict.scheduled_for,
+        int(verdict.attempt),
+        instance_id,
+        execution_id if shares_no_target else "",
+        clean(status or verdict.status),
+        clean(verdict.triggered_by),
+        verdict.started_at,
+        _real(verdict.duration_ms),
+        _real(verdict.lateness_ms),
+        _optional(verdict.error_type),
+        _optional(verdict.error_message),
+        _optional(verdict.error_traceback),
+        verdict.coalesced_from,
+        verdict.coalesced_to,
+        verdict.next_target,
+    )
 
 
 def execution_record(row: SqlRow[*tuple[Any, ...]]) -> ExecutionRecord:
@@ -135,11 +137,6 @@ def execution_record(row: SqlRow[*tuple[Any, ...]]) -> ExecutionRecord:
         instance=row.instance,
         next_target=moment(row.next_target),
     )
-
-
-def micros(value: datetime | None) -> int | None:
-    """An optional moment as the databases hold it."""
-    return None if value is None else from_datetime(value)
 
 
 def moment(value: int | None) -> datetime | None:

@@ -2,21 +2,23 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
-from sqlalchemy import Connection, bindparam, delete, exc, or_, select, tuple_, update
+from sqlalchemy import Connection, bindparam, delete, exc, literal_column, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from hassette_aps.instants import from_datetime, now_us
-from hassette_aps.records import ExecutionRecord
+from hassette_aps.records import JobRecord, Verdict
 from hassette_aps.telemetry.batch import Batch, JobState
+from hassette_aps.telemetry.engine import Database
 from hassette_aps.telemetry.rows import JobKey, Row, execution_row, job_key, job_row, stub_row
 from hassette_aps.telemetry.schema import RUNNING, executions, jobs, registrations
 
 ONE_SHOT = frozenset({"after", "once"})
 """Trigger types whose job is over with its first verdict."""
 
-_CACHED_JOBS = 250_000
+_CACHED_IDS = 250_000
+_SLOT = executions.c.keys().index("slot")
 
 Rejected: TypeAlias = list[tuple[object, Exception]]
 
@@ -28,12 +30,6 @@ class Written:
     verdicts: int = 0
     rejected: Rejected = field(default_factory=Rejected)
     ids: list[tuple[Callable[[int], None], int]] = field(default_factory=list["tuple[Callable[[int], None], int]"])
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    id: int
-    one_shot: bool
 
 
 def row_at_fault(error: BaseException) -> bool:
@@ -48,39 +44,48 @@ def row_at_fault(error: BaseException) -> bool:
 class Store:
     """The statements of the writer, and the ids of the jobs it has met."""
 
-    def __init__(self, sqlite_dialect: bool) -> None:
-        insert: Callable[..., Any] = sqlite.insert if sqlite_dialect else postgresql.insert
-        self._jobs: dict[JobKey, _Job] = {}
+    def __init__(self, database: Database) -> None:
+        insert: Callable[..., Any] = sqlite.insert if database.sqlite else postgresql.insert
+        self._ids: dict[JobKey, int] = {}
+        self._one_shots: set[int] = set()
+        self._trusted = True
+        """Whether the ids that jobs were told are still theirs: until the first failure they are."""
 
         upsert = insert(jobs)
         kept = {"id", "owner", "name"}
-        self._upsert_job = upsert.on_conflict_do_update(
+        upsert = upsert.on_conflict_do_update(
             index_elements=[jobs.c.owner, jobs.c.name],
             set_={column.name: upsert.excluded[column.name] for column in jobs.c if column.name not in kept},
         ).returning(jobs.c.id, jobs.c.owner, jobs.c.name)
+        self._job_columns = [column.name for column in jobs.c if column.name != "id"]
+        self._upsert_job = database.text_of(upsert, self._job_columns)
         self._add_stub = insert(jobs).on_conflict_do_nothing()
 
         register = insert(registrations)
-        self._register = register.on_conflict_do_update(
+        register = register.on_conflict_do_update(
             index_elements=[registrations.c.job_id, registrations.c.instance_id],
             set_={"since": register.excluded.since, "next_target": register.excluded.next_target},
         )
+        self._register = database.text_of(register, registrations.c.keys())
         self._unregister = delete(registrations).where(
             registrations.c.job_id == bindparam("job"), registrations.c.instance_id == bindparam("instance")
         )
         self._cancel = update(jobs).where(jobs.c.id == bindparam("job")).values(cancelled_at=bindparam("at"))
 
         verdict = insert(executions)
-        self._verdict = verdict.on_conflict_do_update(
+        upsert = verdict.on_conflict_do_update(
             index_elements=[executions.c.execution_id],
             set_={c.name: verdict.excluded[c.name] for c in executions.c if c.name != "execution_id"},
-            where=or_(executions.c.status == RUNNING, executions.c.status == "interrupted"),
+            where=executions.c.status.in_([literal_column(f"'{RUNNING}'"), literal_column("'interrupted'")]),
         )
-        self._marker = insert(executions).on_conflict_do_nothing()
+        self._verdict = database.text_of(upsert, executions.c.keys())
+        self._marker = database.text_of(verdict.on_conflict_do_nothing(), executions.c.keys())
 
     def forget(self) -> None:
         """Forget the ids of jobs: their transaction was rolled back, or the database is another one."""
-        self._jobs.clear()
+        self._ids.clear()
+        self._one_shots.clear()
+        self._trusted = False
 
     def write(self, conn: Connection, batch: Batch, instance_id: int) -> Written:
         """Write all of ``batch`` at once; raises whatever the database raises."""
@@ -109,13 +114,13 @@ class Store:
 
         for key, state in batch.jobs.items():
             attempt(key, lambda key=key, state=state: self._write_jobs(conn, {key: state}, instance_id, written))
-        for record in batch.verdicts:
+        for verdict in batch.verdicts:
             written.verdicts += attempt(
-                record.execution_id,
-                lambda record=record: self._write_verdict_anyhow(conn, record, instance_id),
+                verdict.execution_id,
+                lambda verdict=verdict: self._write_verdict_anyhow(conn, verdict, instance_id),
             )
-        for record in batch.markers:
-            attempt(record.execution_id, lambda record=record: self._write_markers(conn, [record], instance_id))
+        for marker in batch.markers:
+            attempt(marker.execution_id, lambda marker=marker: self._write_markers(conn, [marker], instance_id))
         return written
 
     def _write_jobs(
@@ -123,76 +128,88 @@ class Store:
     ) -> None:
         if not states:
             return
-        rows = [job_row(state.job) for state in states.values() if state.job]
-        ids: list[tuple[Callable[[int], None], int]] = []
-        if rows:
-            for row in conn.execute(self._upsert_job, rows):
-                state = states[row.owner, row.name]
-                assert state.job is not None
-                self._jobs[row.owner, row.name] = _Job(row.id, state.job.trigger_type in ONE_SHOT)
-                ids += [(on_id, row.id) for on_id in state.on_ids]
-        known = self._find(conn, states)
-        live: list[Row] = []
+        ids = self._add_jobs(conn, {key: state.job for key, state in states.items() if state.job is not None})
+        told = [(on_id, ids[key]) for key in ids for on_id in states[key].on_ids]
+        ids |= self._find(conn, [key for key in states if key not in ids])
+        live: list[tuple[Any, ...]] = []
         cancelled: list[Row] = []
         for key, state in states.items():
-            if key not in known:
+            job_id = ids.get(key)
+            if job_id is None:
                 continue  # cancelled, but its registration never arrived
-            job = known[key].id
             if state.cancelled_at is not None:
                 at = from_datetime(state.cancelled_at)
-                cancelled.append({"job": job, "instance": instance_id, "at": at})
+                cancelled.append({"job": job_id, "instance": instance_id, "at": at})
             elif state.job is not None:
-                since = from_datetime(state.job.registered_at)
                 target = None if state.job.next_target is None else from_datetime(state.job.next_target)
-                live.append({"job_id": job, "instance_id": instance_id, "since": since, "next_target": target})
+                live.append((job_id, instance_id, from_datetime(state.job.registered_at), target))
         if live:
-            conn.execute(self._register, live)
+            conn.exec_driver_sql(self._register, live)
         if cancelled:
             conn.execute(self._cancel, cancelled)
             conn.execute(self._unregister, cancelled)
-        written.ids += ids
+        written.ids += told
 
-    def _write_verdicts(self, conn: Connection, records: Sequence[ExecutionRecord], instance_id: int) -> None:
+    def _add_jobs(self, conn: Connection, records: Mapping[JobKey, JobRecord]) -> dict[JobKey, int]:
+        """Write registrations, all with one statement; the ids of their rows."""
         if not records:
-            return
-        found = self._resolve(conn, records)
-        rows = [execution_row(r, job.id, instance_id) for r, job in zip(records, found, strict=True)]
-        conn.execute(self._verdict, rows)
-        self._end_one_shots(conn, records, found, instance_id)
+            return {}
+        rows = [job_row(record) for record in records.values()]
+        values = tuple(row[column] for row in rows for column in self._job_columns)
+        found = conn.exec_driver_sql(self._upsert_jobs(len(rows)), values)
+        ids = {(owner, name): job_id for job_id, owner, name in found}
+        self._one_shots.update(ids[key] for key, record in records.items() if record.trigger_type in ONE_SHOT)
+        return ids
 
-    def _write_verdict_anyhow(self, conn: Connection, record: ExecutionRecord, instance_id: int) -> None:
-        (job,) = self._resolve(conn, [record])
-        row = execution_row(record, job.id, instance_id)
+    def _upsert_jobs(self, count: int) -> str:
+        """The upsert of one job, with the values of ``count``."""
+        before, _, rest = self._upsert_job.partition("VALUES ")
+        values, conflict, after = rest.partition(" ON CONFLICT")
+        return f"{before}VALUES {', '.join([values] * count)}{conflict}{after}"
+
+    def _write_verdicts(self, conn: Connection, verdicts: Sequence[Verdict], instance_id: int) -> None:
+        if not verdicts:
+            return
+        ids = self._resolve(conn, verdicts)
+        rows = [execution_row(verdict, job, instance_id) for verdict, job in zip(verdicts, ids, strict=True)]
+        conn.exec_driver_sql(self._verdict, rows)
+        self._end_one_shots(conn, verdicts, ids, instance_id)
+
+    def _write_verdict_anyhow(self, conn: Connection, verdict: Verdict, instance_id: int) -> None:
+        ids = self._resolve(conn, [verdict])
+        row = execution_row(verdict, ids[0], instance_id)
         try:
             with conn.begin_nested():
-                conn.execute(self._verdict, row)
+                conn.exec_driver_sql(self._verdict, row)
         except exc.IntegrityError:  # a second verdict on one target: it should not exist, and is not lost
-            conn.execute(self._verdict, {**row, "slot": row["execution_id"]})
-        self._end_one_shots(conn, [record], [job], instance_id)
+            conn.exec_driver_sql(self._verdict, (*row[:_SLOT], row[0], *row[_SLOT + 1 :]))
+        self._end_one_shots(conn, [verdict], ids, instance_id)
 
-    def _write_markers(self, conn: Connection, records: Sequence[ExecutionRecord], instance_id: int) -> None:
-        if not records:
+    def _write_markers(self, conn: Connection, verdicts: Sequence[Verdict], instance_id: int) -> None:
+        if not verdicts:
             return
-        found = self._resolve(conn, records)
-        rows = [
-            {**execution_row(record, job.id, instance_id), "status": RUNNING}
-            for record, job in zip(records, found, strict=True)
-        ]
-        conn.execute(self._marker, rows)
+        ids = self._resolve(conn, verdicts)
+        rows = [execution_row(verdict, job, instance_id, RUNNING) for verdict, job in zip(verdicts, ids, strict=True)]
+        conn.exec_driver_sql(self._marker, rows)
 
     def _end_one_shots(
-        self, conn: Connection, records: Sequence[ExecutionRecord], found: Sequence[_Job], instance_id: int
+        self, conn: Connection, verdicts: Sequence[Verdict], ids: Sequence[int], instance_id: int
     ) -> None:
+        if not self._one_shots:
+            return
         ended = [
-            {"job": job.id, "instance": instance_id}
-            for record, job in zip(records, found, strict=True)
-            if job.one_shot and record.triggered_by == "schedule"
+            {"job": job, "instance": instance_id}
+            for verdict, job in zip(verdicts, ids, strict=True)
+            if job in self._one_shots and verdict.triggered_by == "schedule"
         ]
         if ended:
             conn.execute(self._unregister, ended)
 
-    def _resolve(self, conn: Connection, records: Sequence[ExecutionRecord]) -> list[_Job]:
-        keys = [job_key(record.owner, record.job_name) for record in records]
+    def _resolve(self, conn: Connection, verdicts: Sequence[Verdict]) -> list[int]:
+        """The id of the job of each verdict: the one it was told, or the one with its name."""
+        if self._trusted and all(verdict.db_id is not None for verdict in verdicts):
+            return [cast("int", verdict.db_id) for verdict in verdicts]
+        keys = [job_key(verdict.owner, verdict.job_name) for verdict in verdicts]
         known = self._find(conn, keys)
         missing = dict.fromkeys(key for key in keys if key not in known)
         if missing:
@@ -200,16 +217,18 @@ class Store:
             known = self._find(conn, keys)
         return [known[key] for key in keys]
 
-    def _find(self, conn: Connection, keys: Iterable[JobKey]) -> Mapping[JobKey, _Job]:
+    def _find(self, conn: Connection, keys: Iterable[JobKey]) -> Mapping[JobKey, int]:
         wanted = dict.fromkeys(keys)
-        if len(self._jobs) + len(wanted) > _CACHED_JOBS:
-            self._jobs.clear()
-        unknown = [key for key in wanted if key not in self._jobs]
+        if len(self._ids) + len(wanted) > _CACHED_IDS:
+            self._ids.clear()
+        unknown = [key for key in wanted if key not in self._ids]
         for start in range(0, len(unknown), 200):
             some = unknown[start : start + 200]
             query = select(jobs.c.owner, jobs.c.name, jobs.c.id, jobs.c.trigger_type).where(
                 tuple_(jobs.c.owner, jobs.c.name).in_(some)
             )
             for owner, name, job_id, trigger_type in conn.execute(query):
-                self._jobs[owner, name] = _Job(job_id, trigger_type in ONE_SHOT)
-        return self._jobs
+                self._ids[owner, name] = job_id
+                if trigger_type in ONE_SHOT:
+                    self._one_shots.add(job_id)
+        return self._ids

@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from operator import methodcaller
 from threading import Event, Thread
 from time import monotonic, sleep
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from hassette_aps.records import ExecutionRecord, Recordable
+from hassette_aps.records import ExecutionRecord, JobRecord, Recordable, RegisteredLike, Verdict
 from hassette_aps.telemetry.batch import Batch
 from hassette_aps.telemetry.engine import Database
 from hassette_aps.telemetry.inflight import InFlight
@@ -23,14 +24,11 @@ from hassette_aps.telemetry.store import Store, Written, row_at_fault
 
 logger = logging.getLogger("hassette_aps.telemetry")
 
-R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
+R = TypeVar("R")
 
-
-class Convertible(Protocol[R_co]):
-    """What is queued: a record that is still to be made."""
-
-    def as_record(self) -> R_co: ...
-
+_as_record: Callable[[RegisteredLike], JobRecord] = methodcaller("as_record")
+_as_verdict: Callable[[Recordable], Verdict] = methodcaller("as_verdict")
 
 SILENT_SECONDS = 5.0
 """A database that has not answered for so long is reported as hanging."""
@@ -65,7 +63,7 @@ class Writer:
         self._heartbeat_seconds = heartbeat_seconds
         self._idle_seconds = min(_IDLE_SECONDS, heartbeat_seconds)
         self._on_interrupted = on_interrupted
-        self._store = Store(database.sqlite)
+        self._store = Store(database)
         self._instances = Instances(database, heartbeat_seconds)
         self._in_flight = InFlight(in_flight)
         self._batch = Batch()
@@ -74,11 +72,16 @@ class Writer:
         self._failing_since: float | None = None
         self._asked_at: float | None = None
         self._complaint = float("-inf")
+        self._opened = False
         self._instance_id: int | None = None
         self._beat = float("-inf")
         self._pruned = float("-inf")
         self._pruning = False
         self._written_at_prune = 0
+
+    def forked(self) -> None:
+        """The jobs were told ids by the parent's writer."""
+        self._store.forget()
 
     @property
     def waiting(self) -> int:
@@ -132,7 +135,9 @@ class Writer:
             prepare(conn, self._database.label)
         with self._database.writing() as conn:
             instance_id = self._instances.arrive(conn, instance, this_process())
-        self._store.forget()
+        if self._opened:  # again: it may be another database by now
+            self._store.forget()
+        self._opened = True
         self._in_flight.forget()
         self._instance_id = instance_id
         self._beat = float("-inf")
@@ -140,10 +145,10 @@ class Writer:
     def _turn(self) -> None:
         batch = self._batch
         if not batch:
-            self._mailbox.take_jobs(batch, self._convert)
-            self._mailbox.take_runs(batch, self._convert)
+            self._mailbox.take_jobs(batch, self._registration)
+            self._mailbox.take_runs(batch, self._verdict)
         if not self._database.in_memory:
-            batch.markers += filter(None, map(self._convert, self._in_flight.due()))
+            batch.markers += filter(None, map(self._verdict, self._in_flight.due()))
         if batch:
             self._write(batch)
         if monotonic() - self._beat >= self._heartbeat_seconds and not self._database.in_memory:
@@ -156,7 +161,8 @@ class Writer:
             try:
                 with self._database.writing() as conn:
                     written = self._store.write(conn, batch, self._instance_id)
-                    self._instances.beat(conn, self._instance_id)
+                    if not self._database.in_memory:  # there nobody can look
+                        self._instances.beat(conn, self._instance_id)
             except Exception as error:
                 if not row_at_fault(error):
                     raise
@@ -210,9 +216,15 @@ class Writer:
         if not self._pruning:
             self._database.checkpoint()
 
-    def _convert(self, told: Convertible[R_co]) -> R_co | None:
+    def _registration(self, told: RegisteredLike) -> JobRecord | None:
+        return self._made(told, _as_record)
+
+    def _verdict(self, told: Recordable) -> Verdict | None:
+        return self._made(told, _as_verdict)
+
+    def _made(self, told: T, make: Callable[[T], R]) -> R | None:
         try:
-            return told.as_record()
+            return make(told)
         except BaseException as error:  # noqa: BLE001 (it may call code of the user's exception, or trigger)
             self.losses.rejected(type(told).__name__, error)
             return None
@@ -228,7 +240,7 @@ class Writer:
         self._error = f"{type(error).__name__}: {error}"
         self._store.forget()
         self._batch.markers.clear()  # they will be sampled again
-        self._instance_id = None  # look at the tables again: it may be another database by now
+        self._instance_id = None  # look at the tables again
         if self._failing_since is None:
             self._failing_since = monotonic()
             self._pause = _FIRST_PAUSE

@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from hassette_aps.execution_id import new_execution_id
-from hassette_aps.records import ExecutionRecord
+from hassette_aps.instants import now_us
+from hassette_aps.records import Verdict
 from hassette_aps.telemetry import Telemetry
 from tests.postgres import run_server
 
-START = datetime.now(UTC)
-STEP = timedelta(milliseconds=1)
+START = now_us()
 
 
 class Run:
@@ -40,9 +39,9 @@ class Run:
     def __init__(self, n: int) -> None:
         self.n = n
 
-    def as_record(self) -> ExecutionRecord:
-        target = START + self.n * STEP
-        return ExecutionRecord(
+    def as_verdict(self) -> Verdict:
+        target = START + self.n * 1000
+        return Verdict(
             execution_id=new_execution_id(),
             owner="bench",
             job_name=f"job-{self.n % 100}",
