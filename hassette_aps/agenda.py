@@ -11,13 +11,14 @@ _MIN_STALE = 256
 class Agenda:
     """Jobs by fire time. A job is where its ``fires`` says; what it left behind elsewhere is stale and skipped.
 
-    Jobs that share an instant cost one heap entry. Not thread-safe: the store's lock guards it.
+    Jobs that share an instant cost one heap entry; one that shares it with nobody costs no list either.
+    Not thread-safe: the store's lock guards it.
     """
 
     __slots__ = ("_buckets", "_heap", "_live", "_stale")
 
     def __init__(self) -> None:
-        self._buckets: dict[Micros, list[ScheduledJob]] = {}
+        self._buckets: dict[Micros, ScheduledJob | list[ScheduledJob]] = {}
         self._heap: list[Micros] = []
         self._live = 0
         self._stale = 0
@@ -32,11 +33,16 @@ class Agenda:
         while heap:
             when = heap[0]
             bucket = buckets[when]
-            while bucket and bucket[-1].fires != when:
-                bucket.pop()
-                self._stale -= 1
-            if bucket:
+            if isinstance(bucket, list):
+                while bucket and bucket[-1].fires != when:
+                    bucket.pop()
+                    self._stale -= 1
+                if bucket:
+                    return when
+            elif bucket.fires == when:
                 return when
+            else:
+                self._stale -= 1
             del buckets[when]
             heappop(heap)
         return None
@@ -47,10 +53,12 @@ class Agenda:
         self._live += 1
         bucket = self._buckets.get(when)
         if bucket is None:
-            self._buckets[when] = [job]
+            self._buckets[when] = job
             heappush(self._heap, when)
-        else:
+        elif isinstance(bucket, list):
             bucket.append(job)
+        else:
+            self._buckets[when] = [bucket, job]
 
     def drop(self, job: ScheduledJob) -> None:
         """Take the job off; nothing happens if it is not on."""
@@ -68,30 +76,39 @@ class Agenda:
         heap, buckets = self._heap, self._buckets
         while limit > 0 and heap and (when := heap[0]) <= now:
             bucket = buckets[when]
+            if not isinstance(bucket, list):
+                bucket = [bucket]
             if len(bucket) > limit:
-                bucket, buckets[when] = bucket[:limit], bucket[limit:]
+                taken = bucket[:limit]
+                del bucket[:limit]
             else:
+                taken = bucket
                 del buckets[when]
                 heappop(heap)
             fresh: list[ScheduledJob] = []
-            for job in bucket:
+            for job in taken:
                 if job.fires == when:
                     job.fires = None
                     fresh.append(job)
-            self._stale -= len(bucket) - len(fresh)
+            self._stale -= len(taken) - len(fresh)
             self._live -= len(fresh)
-            limit -= len(bucket)
+            limit -= len(taken)
             if fresh:
                 due.append((when, fresh))
         return due
 
     def _rebuild(self) -> None:
-        kept: dict[Micros, list[ScheduledJob]] = {}
+        kept: dict[Micros, ScheduledJob | list[ScheduledJob]] = {}
         for when, bucket in self._buckets.items():
-            fresh = list(dict.fromkeys(job for job in bucket if job.fires == when))
+            fresh = _fresh(bucket if isinstance(bucket, list) else [bucket], when)
             if fresh:
-                kept[when] = fresh
+                kept[when] = fresh if len(fresh) > 1 else fresh[0]
         self._buckets = kept
         self._heap = list(kept)
         heapify(self._heap)
         self._stale = 0
+
+
+def _fresh(bucket: list[ScheduledJob], when: Micros) -> list[ScheduledJob]:
+    """Who still fires then, each once."""
+    return list(dict.fromkeys(job for job in bucket if job.fires == when))

@@ -1,10 +1,10 @@
 """Questions about a callable: its name, its reference, whether it runs on the loop, whether arguments fit."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from types import FunctionType, MethodType
-from typing import Any, cast
+from types import CoroutineType, FunctionType, MethodType
+from typing import Any, TypeGuard, cast
 
 from apscheduler.util import obj_to_ref
 
@@ -45,6 +45,11 @@ def runs_on_loop(func: Callable[..., Any]) -> bool:
     if not inspect.isroutine(inner) and not inspect.isclass(inner):
         inner = type(inner).__call__  # a callable instance
     return any(inspect.iscoroutinefunction(layer) for layer in _layers(inner))
+
+
+def is_awaitable(value: Any) -> TypeGuard[Awaitable[Any]]:
+    """``inspect.isawaitable``, at once for what nearly every run gives."""
+    return type(value) is CoroutineType or inspect.isawaitable(value)
 
 
 def _layers(func: Any) -> list[Any]:

@@ -27,17 +27,15 @@ class Deadlines:
         runs = self._classes.get(key)
         if runs is None:
             runs = self._classes[key] = {}
-            runs[run] = None
             self._arm(loop, limit)
-        else:
-            runs[run] = None
+        runs[run] = None
+        run.watched = runs
 
     def discard(self, run: Run) -> None:
         """The run has its verdict."""
-        if run.limit is not None:
-            runs = self._classes.get((run.limit, run.on_loop))
-            if runs is not None:
-                runs.pop(run, None)
+        if run.watched is not None:
+            run.watched.pop(run, None)
+            run.watched = None
 
     def left(self) -> float | None:
         """Seconds until the earliest deadline that is known; None if nothing is watched."""

@@ -21,7 +21,7 @@ from hassette_aps.run import Run
 EVENT_RUN_CANCELLED: Final = 2**20
 """A run was cancelled by ``restart`` or a shutdown; outside ``EVENT_ALL``, so stock listeners never see it."""
 
-_CODES: dict[Status, int] = {
+CODES: Final[dict[Status, int]] = {
     "success": EVENT_JOB_EXECUTED,
     "error": EVENT_JOB_ERROR,
     "timed_out": EVENT_JOB_ERROR,
@@ -30,6 +30,7 @@ _CODES: dict[Status, int] = {
     "dropped": EVENT_JOB_MAX_INSTANCES,
     "cancelled": EVENT_RUN_CANCELLED,
 }
+"""The event of each verdict; ``skipped`` has none."""
 
 
 class RunEvent(JobExecutionEvent):
@@ -54,11 +55,6 @@ def job_id_of(run: Run) -> str:
     """The APScheduler id of the run's job."""
     home = run.job.home
     return run.job.name if home is None else home.id_of(run.job.name)
-
-
-def code_of(run: Run) -> int:
-    """The event code of the run's verdict; 0 where there is none (``skipped``)."""
-    return _CODES.get(run.status or "skipped", 0)
 
 
 def outcome_event(code: int, run: Run, alias: str, timezone: Any) -> JobEvent:

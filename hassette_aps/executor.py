@@ -6,7 +6,7 @@
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from functools import partial
 from logging import getLogger
@@ -16,16 +16,18 @@ from typing import Any
 from apscheduler.events import EVENT_JOB_SUBMITTED, JobSubmissionEvent
 from apscheduler.executors.base import BaseExecutor
 
+from hassette_aps.callables import is_awaitable
 from hassette_aps.clockwork import ALIAS, Clockwork
 from hassette_aps.deadlines import Deadlines
 from hassette_aps.eager import EagerTasks
-from hassette_aps.events import code_of, job_id_of, outcome_event
+from hassette_aps.events import CODES, job_id_of, outcome_event
 from hassette_aps.instants import Micros, monotonic, now_us, to_datetime
 from hassette_aps.job import CANCELLED
 from hassette_aps.overlap import Guards
 from hassette_aps.owner import Owner
 from hassette_aps.records import Status
 from hassette_aps.run import Run, current_run, set_current_run
+from hassette_aps.types import Predicate
 from hassette_aps.workers import Workers
 
 CANCEL_GRACE = 0.25
@@ -42,6 +44,8 @@ class RunExecutor(BaseExecutor):
         self._guarded = lock
         self._started_on: asyncio.AbstractEventLoop | None = None
         """The loop, which runs may still need when APScheduler has stopped and forgotten it."""
+        self._stock_tasks = False
+        """Whether that loop makes tasks as asyncio does, and not in a way of its own."""
         self.workers = Workers(max_workers, "hassette_aps")
         self.running: dict[Run, None] = {}
         """Admitted, started or about to, without a verdict."""
@@ -61,7 +65,8 @@ class RunExecutor(BaseExecutor):
 
     def start(self, scheduler: Any, alias: str) -> None:
         super().start(scheduler, alias)
-        self._started_on = self._clockwork.loop
+        self._started_on = loop = self._clockwork.loop
+        self._stock_tasks = getattr(type(loop), "create_task", None) is asyncio.BaseEventLoop.create_task
         self.workers.open()
 
     # Admission
@@ -83,25 +88,27 @@ class RunExecutor(BaseExecutor):
         assert home is not None
         if now - run.fires > home.threshold:
             home.logger.warning("job %r behind schedule by %.1f s", job.name, (now - run.fires) / 1e6)
+        announce = announce and self._clockwork.hears(EVENT_JOB_SUBMITTED)
         if home.max_lateness is not None and run.lateness > home.max_lateness:
             home.logger.warning("job %r missed: %.1f s late", job.name, run.lateness / 1e6)
-            self._announce(run, announce)
+            if announce:
+                self._announce(run)
             self._verdict(run, "missed")
-        elif job.mode == "parallel" or job.spec.executor is not None:
-            self._announce(run, announce)
-            self._launch(run)
+        elif (job.spec.mode or home.default_mode) == "parallel" or job.spec.executor is not None:
+            if announce:
+                self._announce(run)
+            self._launch(run, home)
         else:
             admitted = self._guards.admit(run, self._refuse, self.stop, now)
-            self._announce(run, announce and run.status is None)  # as APScheduler: not what was refused
+            if announce and run.status is None:  # as APScheduler: not what was refused
+                self._announce(run)
             if admitted:
-                self._launch(run)
+                self._launch(run, home)
 
-    def _announce(self, run: Run, wanted: bool) -> None:
-        clockwork = self._clockwork
-        if wanted and clockwork.hears(EVENT_JOB_SUBMITTED):
-            times = [to_datetime(run.fires, clockwork.aps.timezone)]
-            alias = ALIAS if run.job.spec.executor is not None else run.job.row_alias or ALIAS
-            clockwork.dispatch(JobSubmissionEvent(EVENT_JOB_SUBMITTED, job_id_of(run), alias, times))
+    def _announce(self, run: Run) -> None:
+        times = [to_datetime(run.fires, self._clockwork.aps.timezone)]
+        alias = ALIAS if run.job.spec.executor is not None else run.job.row_alias or ALIAS
+        self._clockwork.dispatch(JobSubmissionEvent(EVENT_JOB_SUBMITTED, job_id_of(run), alias, times))
 
     def _refuse(self, run: Run, status: Status) -> None:
         if status == "suppressed":
@@ -110,14 +117,13 @@ class RunExecutor(BaseExecutor):
             self._home(run).logger.warning("job %r dropped: its queue is full (mode='queued')", run.job.name)
         self._verdict(run, status)
 
-    def _launch(self, run: Run) -> None:
+    def _launch(self, run: Run, home: Owner) -> None:
         self.running[run] = None
         spec = run.job.spec
+        loop = self._loop()
         if spec.executor is not None and spec.where is None:
             self.hand_over(run, spec.executor)
             return
-        home = self._home(run)
-        loop = self._loop()
         if spec.on_loop or spec.where is not None:
             self._spawn(run, home, loop, self._on_loop(run))
         else:
@@ -125,18 +131,21 @@ class RunExecutor(BaseExecutor):
         if run.limit is not None and run.status is None:
             self.deadlines.add(run, run.limit, loop)
 
-    def _spawn(self, run: Run, home: Owner, loop: asyncio.AbstractEventLoop, body: Any) -> None:
-        context = self._context_of(run)
-        if home.settings.eager_tasks and home.spawn is None:
+    def _spawn(self, run: Run, home: Owner, loop: asyncio.AbstractEventLoop, body: Coroutine[Any, Any, None]) -> None:
+        """Make the task of a run."""
+        context = home.context.copy() if home.prepare is None else self._context_of(run)
+        if home.spawn is not None:
+            run.task = home.spawn(body, run.job.spec.name, context)
+            if run.task is None:  # the owner takes no more tasks: it is being stopped
+                body.close()
+                self._verdict(run, "cancelled")
+        elif home.settings.eager_tasks:
             self._eager.start_soon(run, body, context, loop)
-            return
-        if home.spawn is None:
+        elif self._stock_tasks and loop.get_task_factory() is None:
+            # what create_task() comes to, without its detours
+            run.task = asyncio.Task(body, loop=loop, name=run.job.spec.name, context=context)
+        else:
             run.task = loop.create_task(body, name=run.job.spec.name, context=context)
-            return
-        run.task = home.spawn(body, run.job.spec.name, context)
-        if run.task is None:  # the owner takes no more tasks: it is being stopped
-            body.close()
-            self._verdict(run, "cancelled")
 
     # Bodies
 
@@ -153,44 +162,47 @@ class RunExecutor(BaseExecutor):
         return True
 
     async def _on_loop(self, run: Run) -> None:
+        """The whole of a run in a task: a coroutine function's, or of a job with a predicate."""
         set_current_run(run)
         spec = run.job.spec
         try:
-            if asyncio.get_running_loop().get_task_factory() is not None:
+            if run.task is None and self._loop().get_task_factory() is not None:
                 await asyncio.sleep(0)  # an eager one is still inside the admission
-            if spec.where is not None:
-                run.clock = monotonic()
-                answer = spec.where()
-                if not (await answer if inspect.isawaitable(answer) else answer):
-                    self._verdict_if_open(run, "skipped")
-                    return
-                self._limit_anew(run)
-            if spec.executor is not None and self.begin(run):
-                self.deadlines.discard(run)
-                run.task = None
-                self.hand_over(run, spec.executor)
-                return
-            if not spec.on_loop and spec.executor is None:
-                run.task, run.clock = None, 0.0
-                self.workers.submit(partial(self._in_thread, run, self._context_of(run)))
+            if spec.where is not None and not await self._asked(run, spec.where):
                 return
             if not self.begin(run):
                 self._verdict_if_open(run, "cancelled")
                 return
-            result = spec.func(*spec.args, **spec.kwargs)
-            if inspect.isawaitable(result):
+            result = spec.func(*spec.args, **spec.kwargs) if spec.kwargs else spec.func(*spec.args)
+            if is_awaitable(result):
                 result = await result
         except BaseException as exc:  # noqa: BLE001  SystemExit and KeyboardInterrupt end the run only
             self._ended(run, exc)
         else:
             self._ended(run, None, result)
 
-    def _limit_anew(self, run: Run) -> None:
-        """The predicate is through: the limit counts from the function's start."""
-        if run.limit is not None and run.status is None:
+    async def _asked(self, run: Run, where: Predicate) -> bool:
+        """Ask the predicate; whether the function is to run now, in this task."""
+        spec = run.job.spec
+        run.clock = monotonic()
+        answer = where()
+        if not (await answer if is_awaitable(answer) else answer):
+            self._verdict_if_open(run, "skipped")
+            return False
+        if run.limit is not None and run.status is None:  # it counts from the function's start
             self.deadlines.discard(run)
-            run.on_loop = run.job.spec.on_loop
+            run.on_loop = spec.on_loop
             self.deadlines.add(run, run.limit, self._loop())
+        if spec.executor is not None and self.begin(run):
+            self.deadlines.discard(run)
+            run.task = None
+            self.hand_over(run, spec.executor)
+            return False
+        if not spec.on_loop and spec.executor is None:
+            run.task, run.clock = None, 0.0
+            self.workers.submit(partial(self._in_thread, run, self._context_of(run)))
+            return False
+        return True
 
     def _in_thread(self, run: Run, context: Context) -> None:
         """The whole of a plain function's run, in a worker thread; must not raise."""
@@ -212,7 +224,7 @@ class RunExecutor(BaseExecutor):
 
     def _returned(self, run: Run, result: Any) -> None:
         """A plain function came back; if with an awaitable (a lambda around a coroutine), that is awaited."""
-        if inspect.isawaitable(result) and run.status is None:
+        if is_awaitable(result) and run.status is None:
             self._spawn(run, self._home(run), self._loop(), self._await(run, result))
             if run.status is not None and inspect.iscoroutine(result):  # its owner takes no more tasks
                 result.close()
@@ -271,20 +283,21 @@ class RunExecutor(BaseExecutor):
             run.duration_ms = (monotonic() - run.clock) * 1000
         run.task = None
         self.running.pop(run, None)
-        if run.limit is not None:
+        if run.watched is not None:
             self.deadlines.discard(run)
         home = self._home(run)
-        code = code_of(run)
+        code = CODES.get(status)
         if code and not run.foreign and self._clockwork.hears(code):
             alias = run.job.row_alias or ALIAS
             self._clockwork.dispatch(outcome_event(code, run, alias, self._clockwork.aps.timezone))
         run.result = None
-        if self._guards and (following := self._guards.release(run)) is not None:
-            self._launch(following)
+        if self._guards.held and (following := self._guards.release(run)) is not None:
+            self._launch(following, home)
         reporter = self.reporters.get(home)
         if reporter is not None:
             reporter(run)
-        self.settled(run)
+        if run.upcoming is None:
+            self.settled(run)
 
     # Stopping runs
 

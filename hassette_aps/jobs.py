@@ -58,13 +58,16 @@ class Jobs:
 
     def cancel(self, job: ScheduledJob) -> None:
         """Immediate and idempotent: no run starts once this returns."""
+        home = job.home
+        assert home is not None
         with self.lock:
             if job.state in (CANCELLED, FINISHED):
                 return
             stored = job.row_alias is not None and job not in self.pending and job.state != ENDING
-            if self.pending.get(job) in ("skip", "replace") and job.home is not None:
-                job.home.unwanted.add(job.home.id_of(job.name))
-        self.mark_cancelled(job)
+            if job in self.pending and self.pending[job] in ("skip", "replace"):
+                home.unwanted.add(home.id_of(job.name))
+            self._leave(job, home, CANCELLED)
+        self._tell_cancelled(job, home)
         if stored:
             self.rows.remove(job)
         else:
@@ -152,6 +155,9 @@ class Jobs:
             if job.state in (CANCELLED, FINISHED):
                 return
             self._leave(job, home, CANCELLED)
+        self._tell_cancelled(job, home)
+
+    def _tell_cancelled(self, job: ScheduledJob, home: Owner) -> None:
         reporter = self.reporters.get(home)
         if reporter is not None:
             reporter.cancelled(job)
@@ -197,5 +203,5 @@ class Jobs:
     def announce(self, code: int, job: ScheduledJob) -> None:
         """APScheduler's event for a job of our store; rows have APScheduler's own."""
         home = job.home
-        if job.row_alias is None and home is not None and self.clockwork.started and self.clockwork.hears(code):
+        if job.row_alias is None and home is not None and self.clockwork.hears(code) and self.clockwork.started:
             self.clockwork.dispatch(JobEvent(code, home.id_of(job.name), ALIAS))

@@ -10,10 +10,12 @@ from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 from uuid import UUID
 
-from pydantic import PlainSerializer
+if TYPE_CHECKING:  # whoever asks for a schema has loaded these
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
@@ -52,8 +54,16 @@ def encodable(text: str) -> str:
     return str.encode(text, "utf-8", "backslashreplace").decode("utf-8")
 
 
-JsonSafe = PlainSerializer(jsonable, return_type=Any, when_used="json")
-"""Marks a field (``Annotated[T, JsonSafe]``) that pydantic turns into JSON with :func:`jsonable`."""
+class JsonSafe:
+    """Marks a field (``Annotated[T, JsonSafe]``) that pydantic turns into JSON with :func:`jsonable`."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: "GetCoreSchemaHandler") -> "CoreSchema":
+        from pydantic_core import core_schema
+
+        schema = handler(source)
+        schema["serialization"] = core_schema.plain_serializer_function_ser_schema(jsonable, when_used="json")
+        return schema
 
 
 class _Walk:

@@ -15,10 +15,10 @@ from hassette_aps.listeners import Listeners
 from hassette_aps.owner import Owner
 from hassette_aps.records import ExecutionRecord, Recordable
 from hassette_aps.run import Run
-from hassette_aps.settings import Settings
 from hassette_aps.types import IfExists
 
 if TYPE_CHECKING:
+    from hassette_aps.settings import Settings
     from hassette_aps.telemetry import Telemetry
 
 FLUSH_SECONDS = 5.0
@@ -28,7 +28,7 @@ FLUSH_SECONDS = 5.0
 class Lifecycle:
     """Brings an owner up and down on its engine."""
 
-    def __init__(self, engine: Engine, owner: Owner, settings: Settings) -> None:
+    def __init__(self, engine: Engine, owner: Owner, settings: "Settings") -> None:
         self._engine = engine
         self._owner = owner
         self._settings = settings
@@ -76,20 +76,20 @@ class Lifecycle:
 
     def register(self, job: ScheduledJob, if_exists: IfExists) -> ScheduledJob:
         """Register a job; after a shutdown it waits for the next start."""
-        clockwork = self._engine.clockwork
+        owner, clockwork = self._owner, self._engine.clockwork
         if not self._warned_default and job.spec.jobstore is None and self._settings.jobstore is None:
             self._warned_default = True
             if not clockwork.in_memory("default"):
-                self._owner.logger.warning(
+                owner.logger.warning(
                     "job %r is kept in memory although the AsyncIOScheduler's job store 'default' is persistent; give"
                     " jobstore='default' (per job, or to the Scheduler) if it must survive a restart",
                     job.name,
                 )
-        if not self._attached and not clockwork.started and not self._owner.stopping:
+        if not owner.live and not self._attached and not clockwork.started and not owner.stopping:
             self.attach()
-        if self.telemetry is not None:
+        if self.telemetry is not None and not self.telemetry.started:
             self.telemetry.start()
-        return self._engine.registration.register(self._owner, job, if_exists)
+        return self._engine.registration.register(owner, job, if_exists)
 
     def database(self) -> "Telemetry":
         """The record of runs.

@@ -5,12 +5,12 @@ import inspect
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import Context
-from datetime import UTC, datetime
 from threading import get_ident
 from typing import Any, Protocol
 
 from hassette_aps.callables import name_of, runs_on_loop
 from hassette_aps.error_context import SchedulerErrorContext
+from hassette_aps.instants import Micros, now_us
 from hassette_aps.job import ScheduledJob
 from hassette_aps.owner import Owner
 from hassette_aps.records import ExecutionRecord, Recordable, RegisteredLike
@@ -25,8 +25,8 @@ HANDLER_THREADS = 4
 class Recorder(Protocol):
     """Where records go (``telemetry``)."""
 
-    def register(self, job: RegisteredLike, on_id: Callable[[int], None]) -> None: ...
-    def cancelled(self, owner: str, name: str, at: datetime) -> None: ...
+    def registered(self, job: RegisteredLike) -> None: ...
+    def cancelled(self, owner: str, name: str, at: Micros) -> None: ...
     @property
     def record(self) -> Callable[[Recordable], None]: ...
 
@@ -69,14 +69,13 @@ class Listeners:
 
     def registered(self, job: ScheduledJob) -> None:
         """Put a registration on record."""
-        if self._recorder is None:
-            return
-        self._recorder.register(RegisteredJob(job), job.recorded_as)
+        if self._recorder is not None:
+            self._recorder.registered(RegisteredJob(job, self._owner))
 
     def cancelled(self, job: ScheduledJob) -> None:
         """Put a cancellation on record."""
         if self._recorder is not None:
-            self._recorder.cancelled(job.owner, job.name, datetime.now(UTC))
+            self._recorder.cancelled(self._owner.name, job.spec.name, now_us())
 
     # Verdicts
 

@@ -27,6 +27,10 @@ class SchedulingMethods:
     def add_job(self, job: ScheduledJob, if_exists: IfExists = "error") -> ScheduledJob:
         """Register a job built by hand."""
 
+    def _kept(self, func: JobFunction, trigger: object, options: JobOptions) -> ScheduledJob | None:
+        """The job that ``if_exists="skip"`` keeps, if that can be told without building another one."""
+        return None
+
     def schedule(self, func: JobFunction, trigger: object, **options: Unpack[JobOptions]) -> ScheduledJob:
         """Run ``func`` on a trigger: ours, any object with ``TriggerProtocol``'s methods, or one of APScheduler.
 
@@ -37,6 +41,8 @@ class SchedulingMethods:
             TypeError: a non-callable, no trigger, an unknown option, arguments that do not fit.
             ValueError: a value that is not allowed, a name that is taken, a schedule that never fires.
         """
+        if options.get("if_exists") == "skip" and (kept := self._kept(func, trigger, options)) is not None:
+            return kept
         if options.get("mode") is None:
             options["mode"] = self.default_mode
         return self.add_job(ScheduledJob(func, trigger, **options), if_exists=options.get("if_exists", "error"))

@@ -147,21 +147,20 @@ def make_spec(func: JobFunction, trigger: object, options: Mapping[str, Any]) ->
             arguments that do not fit the function.
         ValueError: a value of the right type that is not allowed.
     """
-    label = partial(_label, func, options)
     if not callable(func):
-        raise TypeError(f"job {label()}: func must be callable, got {func!r}; give the function itself, not its result")
+        label = _label(func, options)
+        raise TypeError(f"job {label}: func must be callable, got {func!r}; give the function itself, not its result")
     for key, value in options.items():
-        rule = _RULES.get(key)
-        if rule is None:
-            near = get_close_matches(key, _RULES, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"options are {', '.join(_RULES)}"
-            raise TypeError(f"job {label()}: unknown option {key!r}; {hint}")
-        if not _fits(rule, value):
-            kind = TypeError if key in _WRONG_TYPE or not isinstance(value, str | int | float) else ValueError
-            raise kind(f"job {label()}: {key}={value!r} is not allowed; give {rule.remedy}")
+        try:
+            allowed = _RULES[key].fits(value)
+        except (LookupError, TypeError, ValueError, OverflowError):  # unknown, unhashable, uncomparable, too large
+            allowed = False
+        if not allowed:
+            raise _refusal(func, options, key)
     if options.get("timeout") is not None and options.get("timeout_disabled"):
         raise ValueError(
-            f"job {label()}: timeout={options['timeout']!r} together with timeout_disabled=True; give one of the two"
+            f"job {_label(func, options)}: timeout={options['timeout']!r} together with timeout_disabled=True; give one"
+            " of the two"
         )
     try:
         planned = as_trigger(trigger)
@@ -176,27 +175,26 @@ def make_spec(func: JobFunction, trigger: object, options: Mapping[str, Any]) ->
         kept["kwargs"] = MappingProxyType(dict(kept["kwargs"]))
     problem = misfit(func, kept.get("args", ()), kept.get("kwargs", NO_KWARGS))
     if problem is not None:
-        raise TypeError(f"job {label()}: arguments do not fit {name_of(func)}(): {problem}; see args= and kwargs=")
-    return JobSpec(
-        func=func,
-        trigger=planned,
-        name=name or auto_name(func, planned),
-        auto_named=not name,
-        on_loop=runs_on_loop(func),
-        **kept,
-    )
+        raise TypeError(
+            f"job {_label(func, options)}: arguments do not fit {name_of(func)}(): {problem}; see args= and kwargs="
+        )
+    return JobSpec(func, planned, name or auto_name(func, planned), not name, runs_on_loop(func), **kept)
+
+
+def _refusal(func: object, options: Mapping[str, Any], key: str) -> Exception:
+    """Why an option is not taken."""
+    value, rule = options[key], _RULES.get(key)
+    if rule is None:
+        near = get_close_matches(key, _RULES, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"options are {', '.join(_RULES)}"
+        return TypeError(f"job {_label(func, options)}: unknown option {key!r}; {hint}")
+    kind = TypeError if key in _WRONG_TYPE or not isinstance(value, str | int | float) else ValueError
+    return kind(f"job {_label(func, options)}: {key}={value!r} is not allowed; give {rule.remedy}")
 
 
 def auto_name(func: JobFunction, trigger: Trigger) -> str:
     """``function:trigger_id``; never a memory address."""
     return f"{name_of(func)}:{trigger.trigger_id()}"
-
-
-def _fits(rule: _Rule, value: Any) -> bool:
-    try:
-        return rule.fits(value)
-    except (TypeError, ValueError, OverflowError):  # unhashable, uncomparable, too large: not allowed either
-        return False
 
 
 def _label(func: Any, options: Mapping[str, Any]) -> str:
@@ -226,7 +224,37 @@ _COMPARED: tuple[str, ...] = (
 
 def changed_fields(old: JobSpec, new: JobSpec) -> list[str]:
     """The names of the fields in which two registrations of one name differ, in the order they are compared."""
+    if equal(old, new):  # nearly always, and at once
+        return []
     return [name for name in _COMPARED if not _same(name, getattr(old, name), getattr(new, name))]
+
+
+def is_repeated(spec: JobSpec, func: object, trigger: object, options: Mapping[str, Any], mode: Mode) -> bool:
+    """Whether a registration, as it is written, is the one that made ``spec``; False where it takes a closer look.
+
+    ``mode`` stands for one that is not given. What is equal to something valid needs no validation.
+    """
+    if not (_alike(func, spec.func) and _alike(trigger, spec.trigger) and options.keys() <= _RULES.keys()):
+        return False
+    get = options.get
+    for name, default in _AS_GIVEN:
+        if not _alike(get(name, default), getattr(spec, name)):
+            return False
+    args, kwargs = get("args", ()), get("kwargs")
+    return (
+        (get("mode") or mode) == spec.mode
+        and (args is spec.args or (type(args) in (list, tuple) and equal(tuple(args), spec.args)))
+        and (spec.kwargs is NO_KWARGS if kwargs is None else type(kwargs) is dict and equal(kwargs, spec.kwargs))
+    )
+
+
+_AS_GIVEN: tuple[tuple[str, Any], ...] = tuple(
+    (name, default) for name, default in JobSpec._field_defaults.items() if name not in ("mode", "args", "kwargs")
+)
+
+
+def _alike(new: Any, old: Any) -> bool:
+    return new is old or (type(new) is type(old) and equal(new, old))
 
 
 def _same(name: str, old: Any, new: Any) -> bool:

@@ -62,19 +62,17 @@ class Guard:
 class Guards:
     """The guards of all jobs that have a run in progress. Used on the loop only."""
 
-    __slots__ = ("_guards",)
+    __slots__ = ("held",)
 
     def __init__(self) -> None:
-        self._guards: dict[ScheduledJob, Guard] = {}
-
-    def __len__(self) -> int:
-        return len(self._guards)
+        self.held: dict[ScheduledJob, Guard] = {}
+        """Only jobs with a run in progress: empty for as long as all are ``parallel``."""
 
     def admit(self, run: Run, refuse: Refuse, stop: Callable[[Run], None], now: Micros) -> bool:
         """Whether ``run`` may start now; otherwise it waits or is refused."""
-        guard = self._guards.get(run.job)
+        guard = self.held.get(run.job)
         if guard is None:
-            guard = self._guards[run.job] = Guard()
+            guard = self.held[run.job] = Guard()
         admitted = guard.admit(run, refuse, stop)
         if not admitted and guard.current is not None:
             _warn_if_held(guard.current, now)
@@ -82,18 +80,18 @@ class Guards:
 
     def release(self, run: Run) -> Run | None:
         """``run`` has its verdict: the run to start next, if one waits."""
-        guard = self._guards.get(run.job)
+        guard = self.held.get(run.job)
         if guard is None:
             return None
         following = guard.release(run)
         if guard.current is None:
-            del self._guards[run.job]
+            del self.held[run.job]
         return following
 
     def waiting(self, home: Owner | None = None) -> list[Run]:
         """Take out the runs that wait: an owner's, or all."""
         taken: list[Run] = []
-        for job, guard in self._guards.items():
+        for job, guard in self.held.items():
             if home in (None, job.home):
                 taken.extend(guard.waiting)
                 guard.waiting.clear()
@@ -101,7 +99,7 @@ class Guards:
 
     def look(self, now: Micros) -> None:
         """Name the runs that hold others back for too long, each once."""
-        for guard in self._guards.values():
+        for guard in self.held.values():
             if guard.current is not None:
                 _warn_if_held(guard.current, now)
 

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from logging import Logger
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from zoneinfo import ZoneInfo
 
-from hassette_aps.settings import Settings
 from hassette_aps.types import Mode
+
+if TYPE_CHECKING:
+    from hassette_aps.settings import Settings
 
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None], str, Context], "asyncio.Task[None] | None"]
 """Makes the task of one run: coroutine, task name, clean context. None: the owner takes no more tasks."""
@@ -40,7 +42,7 @@ class Owner:
     def __init__(
         self,
         name: str,
-        settings: Settings,
+        settings: "Settings",
         zone: ZoneInfo,
         logger: Logger,
         context: Context,

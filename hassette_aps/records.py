@@ -55,10 +55,6 @@ class JobRecord:
     registered_at: datetime
     next_target: datetime | None = None
 
-    def as_record(self) -> "JobRecord":
-        """Itself."""
-        return self
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionRecord:
@@ -143,10 +139,7 @@ class Recordable(Protocol):
 
 
 class RegisteredLike(Protocol):
-    """A registration that the writer can turn into a record later."""
+    """A registration that the writer can turn into a record later, and tell the id of its row."""
 
-    @property
-    def owner(self) -> str: ...
-    @property
-    def name(self) -> str: ...
     def as_record(self) -> JobRecord: ...
+    def recorded_as(self, db_id: int) -> None: ...

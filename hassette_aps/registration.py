@@ -36,15 +36,17 @@ class Registration:
         jobs = self._jobs
         if job.state != NEW:
             return self._again(owner, job, if_exists)
-        alias = self._complete(owner, job)
         if owner.live:
             jobs.store.notice_step()
-        target = self._first_target(owner, job)
+        now = now_us()
+        alias = self._complete(owner, job, now)
+        target = self._first_target(owner, job, now)
         with jobs.lock:
             existing = self._settle_name(owner, job, if_exists)
+        job_id = owner.prefix + job.spec.name
         found: FoundRow | None = None
         if owner.live and (existing is None or existing.row_alias is not None):
-            found = jobs.rows.find(owner.id_of(job.name), existing and existing.row_alias)
+            found = jobs.rows.find(job_id, existing and existing.row_alias)
         decision: Decision = "add"
         if existing is not None or found is not None:
             decision = self._decide(owner, job, if_exists, existing, found)
@@ -60,9 +62,10 @@ class Registration:
         if not owner.live and existing is None:
             raw = self._raw_pending(owner, job, if_exists)
         alias = found[0] if found is not None else raw[1] if raw is not None else alias
-        self._refuse_unstorable(job, alias)
+        if alias is not None:
+            self._refuse_unstorable(job, alias)
         with jobs.lock:
-            if jobs.registry.get(owner.id_of(job.name)) is not existing:
+            if jobs.registry.get(job_id) is not existing:
                 return self.register(owner, job, if_exists)  # another thread was faster: decide again
             job.home, job.keeper, job.state = owner, jobs, PENDING
             job.row_alias = alias
@@ -89,8 +92,9 @@ class Registration:
         if existing is not None:
             jobs.mark_cancelled(existing)
             jobs.announce(EVENT_JOB_REMOVED, existing)
-        if owner in jobs.reporters:
-            jobs.reporters[owner].registered(job)
+        reporter = jobs.reporters.get(owner)
+        if reporter is not None:
+            reporter.registered(job)
         return job
 
     def decide_pending(
@@ -140,14 +144,14 @@ class Registration:
             return against_row(found[1], found[0], job, owner.name, if_exists)  # it may be an earlier process's
         return against_job(existing, job, owner.name, if_exists)
 
-    def _refuse_unstorable(self, job: ScheduledJob, alias: str | None) -> None:
-        if alias is not None and not self._clockwork.in_memory(alias):
+    def _refuse_unstorable(self, job: ScheduledJob, alias: str) -> None:
+        if not self._clockwork.in_memory(alias):
             refuse_unstorable(job, alias)
 
     def schedule(self, owner: Owner, job: ScheduledJob, decision: Decision, found: FoundRow | None) -> None:
         """Start the schedule of a job that was registered before; times count from now."""
         self._jobs.store.notice_step()
-        self._put(job, self._first_target(owner, job), decision, found)
+        self._put(job, self._first_target(owner, job, now_us()), decision, found)
 
     def _put(self, job: ScheduledJob, target: Micros, decision: Decision, found: FoundRow | None) -> None:
         """Put a registered job where it lives."""
@@ -187,7 +191,7 @@ class Registration:
             against_job(job, job, owner.name, if_exists)
         return job
 
-    def _complete(self, owner: Owner, job: ScheduledJob) -> str | None:
+    def _complete(self, owner: Owner, job: ScheduledJob, now: Micros) -> str | None:
         """Fill in what the scheduler's settings decide; the alias of the user's store it goes to."""
         spec, settings = job.spec, owner.settings
         alias = _not_ours(spec.jobstore or settings.jobstore)
@@ -202,7 +206,7 @@ class Registration:
                 " APScheduler runs it by itself; leave jobstore= or executor= out"
             )
         try:
-            trigger = spec.trigger.settle(now_us(), owner.zone)
+            trigger = spec.trigger.settle(now, owner.zone)
         except ValueError as exc:
             raise ValueError(f"job {spec.name!r}: {exc}") from exc
         if trigger is not spec.trigger or executor != spec.executor or spec.mode is None:
@@ -219,7 +223,7 @@ class Registration:
 
     def _settle_name(self, owner: Owner, job: ScheduledJob, if_exists: IfExists) -> ScheduledJob | None:
         """Who has the name; an unnamed one-shot finds a free one."""
-        existing = self._jobs.registry.get(owner.id_of(job.name))
+        existing = self._jobs.registry.get(owner.prefix + job.spec.name)
         if existing is None or not _takes_a_suffix(job, if_exists):
             return existing
         self._add_suffix(owner, job, {})
@@ -232,10 +236,10 @@ class Registration:
         free = next(name for name in names if taken(owner.id_of(name)) is None and owner.id_of(name) not in rows)
         job.spec = job.spec._replace(name=free)
 
-    def _first_target(self, owner: Owner, job: ScheduledJob) -> Micros:
+    def _first_target(self, owner: Owner, job: ScheduledJob, now: Micros) -> Micros:
         trigger = job.spec.trigger
         try:
-            target = trigger.first(now_us(), owner.zone)
+            target = trigger.first(now, owner.zone)
         except Exception as exc:
             raise ValueError(f"job {job.name!r}: trigger {trigger} gives no first time: {exc!r}") from exc
         if target is None:

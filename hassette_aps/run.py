@@ -42,6 +42,7 @@ class Run:
         "triggered_by",
         "upcoming",
         "warned",
+        "watched",
     )
 
     def __init__(
@@ -76,6 +77,8 @@ class Run:
         self.foreign = False
         """On an executor that is not ours, which sends its own events."""
         self.warned = False
+        self.watched: dict[Run, None] | None = None
+        """The runs with the same limit, among which its deadline is watched."""
         self._execution_id: str | None = None
 
     @property

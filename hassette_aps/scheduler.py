@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from datetime import datetime
 from functools import partial
+from importlib import import_module
 from logging import Logger, getLogger
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
@@ -20,12 +21,13 @@ from hassette_aps.job import ScheduledJob
 from hassette_aps.lifecycle import Lifecycle
 from hassette_aps.listeners import Listeners
 from hassette_aps.methods import SchedulingMethods
+from hassette_aps.options import JobOptions, is_repeated
 from hassette_aps.owner import Owner, Spawn
 from hassette_aps.records import ExecutionRecord, Status
-from hassette_aps.settings import Settings
-from hassette_aps.types import ErrorHandler, IfExists, RunHook
+from hassette_aps.types import ErrorHandler, IfExists, JobFunction, RunHook
 
 if TYPE_CHECKING:
+    from hassette_aps.settings import Settings
     from hassette_aps.telemetry import JobSummary
 
 H = TypeVar("H", bound=ErrorHandler | None)
@@ -59,7 +61,8 @@ class Scheduler(SchedulingMethods):
         **settings: Any,
     ) -> None:
         _check_owner(aps, owner)
-        self.settings = Settings.load(settings)
+        # what pydantic needs for a model is imported when the first one is used
+        self.settings: Settings = import_module("hassette_aps.settings").Settings.load(settings)
         self.default_mode = self.settings.default_mode
         zone = self.settings.timezone
         if aps is None:
@@ -146,6 +149,13 @@ class Scheduler(SchedulingMethods):
                 f"job {job.name!r}: if_exists={if_exists!r} is not allowed; give 'error', 'skip' or 'replace'"
             )
         return self._lifecycle.register(job, if_exists)
+
+    def _kept(self, func: JobFunction, trigger: object, options: JobOptions) -> ScheduledJob | None:
+        name = options.get("name")
+        job = self._engine.registry.get(self._owner.prefix + name) if type(name) is str else None
+        if job is None or job.home is not self._owner or job.row_alias is not None:
+            return None
+        return job if is_repeated(job.spec, func, trigger, options, self.settings.default_mode) else None
 
     # Jobs
 

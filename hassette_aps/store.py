@@ -74,43 +74,53 @@ class FacadeJobStore(BaseJobStore):
         with self._lock:
             due = self.agenda.pop_due(now, SLICE)
         for fires, jobs in due:
-            for job in jobs:
-                self._fire(job, fires, now)
+            self._fire(jobs, fires, now)
         earliest = self._earliest()
         if earliest is not None and earliest <= now:
             self.timer.fire_soon()
         else:
-            self.timer.arm()
+            self.timer.arm_for(earliest)
 
-    def _fire(self, job: ScheduledJob, fires: Micros, now: Micros) -> None:
-        home, target = job.home, job.target
-        if home is None or target is None or job.state != ACTIVE:
-            return
-        run = Run(job, target, fires)
-        grid_target = self._extras.pop(job, None) if self._extras else None
-        try:
-            if grid_target is None:
-                ahead = step(job.spec.trigger, target, now, home.zone)
-                run.target, run.missed, run.upcoming = ahead.target, ahead.missed, ahead.upcoming
-            elif grid_target > now:
-                run.upcoming = grid_target
-            else:
-                run.upcoming = step(job.spec.trigger, grid_target, now, home.zone).upcoming
-        except Exception as exc:  # noqa: BLE001  a foreign trigger may raise anything; 11.22
-            self.trigger_failed(run, exc)
-            return
-        if self._rewound:
-            run.attempt += sum(mark > run.target for mark in self._rewound.get(job, ()))
-        run.lateness = now - max(fires, run.target)
-        with self._lock:
-            if job.state != ACTIVE:
-                return
-            job.target = run.upcoming
-            if run.upcoming is None:
-                job.state = ENDING
-            else:
-                self.agenda.put(job, run.upcoming + delay(job.spec.jitter))
-        self._executor.admit(run, now)
+    def _fire(self, jobs: list[ScheduledJob], fires: Micros, now: Micros) -> None:
+        """Start the runs that are due at one instant. Neighbours that share trigger and target share the step."""
+        owner = trigger = target = ahead = None
+        admit, agenda, extras, rewound = self._executor.admit, self.agenda, self._extras, self._rewound
+        for job in jobs:
+            home = job.home
+            if home is None or job.target is None or job.state != ACTIVE:
+                continue
+            spec = job.spec
+            run = Run(job, job.target, fires)
+            try:
+                if extras and job in extras:
+                    self._fire_extra(run, now)
+                else:
+                    if ahead is None or job.target != target or spec.trigger is not trigger or home is not owner:
+                        owner, trigger, target, ahead = home, spec.trigger, job.target, None
+                        ahead = step(trigger, target, now, home.zone)
+                    run.target, run.upcoming, run.missed = ahead
+            except Exception as exc:  # noqa: BLE001  a foreign trigger may raise anything; 11.22
+                self.trigger_failed(run, exc)
+                continue
+            if rewound:
+                run.attempt += sum(mark > run.target for mark in rewound.get(job, ()))
+            run.lateness = now - (fires if fires > run.target else run.target)
+            with self._lock:
+                if job.state != ACTIVE:
+                    continue
+                upcoming = job.target = run.upcoming
+                if upcoming is None:
+                    job.state = ENDING
+                else:
+                    agenda.put(job, upcoming + delay(spec.jitter) if spec.jitter else upcoming)
+            admit(run, now)
+
+    def _fire_extra(self, run: Run, now: Micros) -> None:
+        """A run that is not on the grid: the grid goes on where it was."""
+        job = run.job
+        grid_target = self._extras.pop(job)
+        ahead = step(job.spec.trigger, grid_target, now, job.zone) if grid_target <= now else None
+        run.upcoming = grid_target if ahead is None else ahead.upcoming
 
     # The schedule
 
@@ -118,7 +128,8 @@ class FacadeJobStore(BaseJobStore):
         """Schedule a job's next target, jitter added. Under the lock."""
         job.target = target
         job.state = ACTIVE
-        self.agenda.put(job, target + delay(job.spec.jitter))
+        jitter = job.spec.jitter
+        self.agenda.put(job, target + delay(jitter) if jitter else target)
 
     def _earliest(self) -> Micros | None:
         with self._lock:

@@ -10,6 +10,7 @@ from hassette_aps.instants import SECOND, Micros, monotonic, now_us
 BEAT = 2.0
 """Seconds after which the timer fires at the latest: clock jumps and dead timers are noticed by then, and two of them
 missed mean a loop that does not turn."""
+_BEAT = int(BEAT * SECOND)
 
 
 class Timer:
@@ -48,12 +49,30 @@ class Timer:
         except RuntimeError:
             here = False
         if here:
-            self._arm(loop)
+            self.arm_for(self._earliest())
             return
         try:
             loop.call_soon_threadsafe(self._arm, loop, context=Context())
         except RuntimeError:  # the loop was closed meanwhile
             return
+
+    def arm_for(self, earliest: Micros | None) -> None:
+        """Make sure that it fires by ``earliest``, or after a beat. On the loop."""
+        loop = self._clockwork.loop
+        if loop is None:
+            return
+        now = now_us()
+        wakeup = now + _BEAT
+        if earliest is not None and earliest < wakeup:
+            wakeup = earliest if earliest > now else now
+        if self._handle is not None:
+            if self._armed is not None and self._armed <= wakeup:
+                return
+            self._handle.cancel()
+        else:
+            self._touched = monotonic()
+        self._armed = wakeup
+        self._handle = loop.call_later((wakeup - now) / SECOND, self._wake, context=self._context)
 
     def fire_soon(self) -> None:
         """Fire in the next loop turn. On the loop."""
@@ -69,20 +88,8 @@ class Timer:
         self._handle = self._armed = None
 
     def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
-        if loop is not self._clockwork.loop:
-            return
-        now = now_us()
-        earliest = self._earliest()
-        wait = BEAT if earliest is None else min(max((earliest - now) / SECOND, 0.0), BEAT)
-        wakeup = now + int(wait * SECOND)
-        if self._handle is not None:
-            if self._armed is not None and self._armed <= wakeup:
-                return
-            self._handle.cancel()
-        self._armed = wakeup
-        if self._handle is None:
-            self._touched = monotonic()
-        self._handle = loop.call_later(wait, self._wake, context=self._context)
+        if loop is self._clockwork.loop:
+            self.arm_for(self._earliest())
 
     def _wake(self) -> None:
         self._handle = self._armed = None

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from hassette_aps.execution_id import new_execution_id
+from hassette_aps.instants import from_datetime
 from hassette_aps.records import ExecutionRecord, JobRecord, Verdict
 from hassette_aps.telemetry import Telemetry
 
 START = datetime.now(UTC).replace(microsecond=0)
 """The first target of every job here: recent, or retention would remove what the tests write."""
+START_US = from_datetime(START)
 
 
 class FakeRun:
@@ -36,6 +38,22 @@ class FakeRun:
 
     def as_verdict(self) -> Verdict:
         return Verdict.of(ExecutionRecord(**self.fields))
+
+
+class FakeRegistration:
+    """A registration of a job that says what is asked of it."""
+
+    def __init__(self, job: JobRecord, on_id: Callable[[int], object]) -> None:
+        self.job = job
+        self.recorded_as = on_id
+
+    def as_record(self) -> JobRecord:
+        return self.job
+
+
+def register(telemetry: Telemetry, job: JobRecord, on_id: Callable[[int], object] = lambda _: None) -> None:
+    """Put a registration on record; ``on_id`` hears the id of its row."""
+    telemetry.registered(FakeRegistration(job, on_id))
 
 
 def a_job(name: str = "job", **fields: Any) -> JobRecord:
@@ -82,7 +100,7 @@ def recording(url: str, **options: Any) -> Iterator[Telemetry]:
 def registered_id(telemetry: Telemetry, job: JobRecord) -> int:
     """Register ``job`` and wait for its id."""
     ids: list[int] = []
-    telemetry.register(job, ids.append)
+    register(telemetry, job, ids.append)
     return wait_until(lambda: ids)[0]
 
 

@@ -18,7 +18,7 @@ import pytest
 from hassette_aps.records import JobRecord
 from hassette_aps.telemetry import Telemetry, writer
 from tests.postgres import PostgresServer, run_server
-from tests.telemetry_kit import FakeRun, a_job, recording, registered_id, wait_until
+from tests.telemetry_kit import FakeRun, a_job, recording, register, registered_id, wait_until
 
 pytest_plugins = ["tests.telemetry_fixtures"]
 
@@ -91,7 +91,7 @@ def test_a_locked_database_delays_nobody(sqlite_url: str, caplog: Any) -> None:
         with locked(sqlite_url):
             before = time.perf_counter()
             longest = record_many(telemetry, 0, 1000)
-            telemetry.register(a_job("second"), ids.append)
+            register(telemetry, a_job("second"), ids.append)
             telemetry.health()
             assert time.perf_counter() - before < 1
             assert longest < 0.1
@@ -150,7 +150,7 @@ def test_many_registrations_at_once_are_all_kept(sqlite_url: str) -> None:
         registered_id(telemetry, a_job())
         with locked(sqlite_url):
             for n in range(2300):
-                telemetry.register(a_job(f"job-{n}"), ids.append)
+                register(telemetry, a_job(f"job-{n}"), ids.append)
             dropped = telemetry.health().dropped
             assert 50 <= dropped <= 300  # 2,000 may wait, up to 200 more were in the writer's hands
         assert telemetry.flush(10)
@@ -382,15 +382,16 @@ def test_a_registration_that_cannot_be_put_into_words() -> None:
     """A job whose trigger raises when it is described is counted as rejected; the others are recorded."""
 
     class Broken:
-        owner, name = "tests", "broken"
-
         def as_record(self) -> JobRecord:
             raise RuntimeError("no label today")
 
+        def recorded_as(self, db_id: int) -> None:
+            ids.append(db_id)
+
     ids: list[int] = []
     with recording("sqlite://") as telemetry:
-        telemetry.register(Broken(), ids.append)
-        telemetry.register(a_job("fine"), ids.append)
+        telemetry.registered(Broken())
+        register(telemetry, a_job("fine"), ids.append)
         wait_until(lambda: ids)
         assert len(ids) == 1
         assert telemetry.health().rejected == 1

@@ -13,7 +13,17 @@ from pydantic import TypeAdapter
 from hassette_aps.records import ExecutionRecord, JobRecord, Status, Verdict
 from hassette_aps.telemetry import JobSummary, Telemetry
 from hassette_aps.telemetry.rows import MAX_KEY, MAX_TEXT
-from tests.telemetry_kit import START, FakeRun, a_job, recording, registered_id, running_markers, wait_until
+from tests.telemetry_kit import (
+    START,
+    START_US,
+    FakeRun,
+    a_job,
+    recording,
+    register,
+    registered_id,
+    running_markers,
+    wait_until,
+)
 
 pytest_plugins = ["tests.telemetry_fixtures"]
 
@@ -22,7 +32,7 @@ def test_a_job_has_one_id_for_ever(any_url: str) -> None:
     """The id of an owner and a name survives re-registration, cancellation and other jobs."""
     with recording(any_url) as telemetry:
         first = registered_id(telemetry, a_job())
-        telemetry.cancelled("tests", "job", START)
+        telemetry.cancelled("tests", "job", START_US)
         other = registered_id(telemetry, a_job("other"))
         elsewhere = registered_id(telemetry, a_job(owner="someone"))
         assert len({first, other, elsewhere}) == 3
@@ -202,7 +212,7 @@ def test_a_record_that_cannot_be_stored_takes_no_other_along(any_url: str, caplo
         for n, one in enumerate(bad):
             telemetry.record(FakeRun(n=n))
             telemetry.record(one)
-        telemetry.register(a_job("bad", registered_at=naive), lambda _: None)
+        register(telemetry, a_job("bad", registered_at=naive))
         registered_id(telemetry, a_job("good"))
         assert len(telemetry.history("tests")) == len(bad)
         health = telemetry.health()
@@ -225,7 +235,7 @@ def test_a_callback_that_raises_changes_nothing(any_url: str, caplog: Any) -> No
         raise RuntimeError("not my id")
 
     with recording(any_url) as telemetry:
-        telemetry.register(a_job("one"), fail)
+        register(telemetry, a_job("one"), fail)
         registered_id(telemetry, a_job("two"))
         telemetry.record(FakeRun())
         assert telemetry.flush(10)
@@ -237,7 +247,7 @@ def test_ten_thousand_registrations(url: str) -> None:
     ids: list[int] = []
     with recording(url) as telemetry:
         for n in range(10_000):
-            telemetry.register(a_job(f"job-{n}"), ids.append)
+            register(telemetry, a_job(f"job-{n}"), ids.append)
         assert telemetry.flush(20)
     assert len(set(ids)) == 10_000
 
@@ -246,12 +256,12 @@ def test_registering_and_cancelling_in_one_batch_ends_in_the_last_state(any_url:
     """Changes of one job that are written together leave it in the state of the last of them."""
     ids: list[int] = []
     telemetry = Telemetry(any_url)
-    telemetry.register(a_job("kept"), ids.append)
-    telemetry.cancelled("tests", "kept", START)
-    telemetry.register(a_job("kept", group="new"), ids.append)
-    telemetry.register(a_job("gone"), ids.append)
-    telemetry.cancelled("tests", "gone", START)
-    telemetry.cancelled("tests", "never", START)
+    register(telemetry, a_job("kept"), ids.append)
+    telemetry.cancelled("tests", "kept", START_US)
+    register(telemetry, a_job("kept", group="new"), ids.append)
+    register(telemetry, a_job("gone"), ids.append)
+    telemetry.cancelled("tests", "gone", START_US)
+    telemetry.cancelled("tests", "never", START_US)
     telemetry.start()
     gone, kept = telemetry.summary("tests")
     assert (gone.name, gone.cancelled_at) == ("gone", START)
@@ -267,7 +277,7 @@ def test_calls_from_many_threads(any_url: str) -> None:
         def work(thread: int) -> None:
             for n in range(500):
                 telemetry.record(FakeRun(f"job-{thread}", n))
-            telemetry.register(a_job(f"job-{thread}"), lambda _: None)
+            register(telemetry, a_job(f"job-{thread}"))
             assert telemetry.history("tests", f"job-{thread}", limit=1)
 
         threads = [threading.Thread(target=work, args=(thread,)) for thread in range(8)]

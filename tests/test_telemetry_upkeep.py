@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from hassette_aps.execution_id import first_execution_id
 from hassette_aps.telemetry import DatabaseRefused, Telemetry, schema
-from tests.telemetry_kit import START, FakeRun, a_job, recording, registered_id, wait_until
+from tests.telemetry_kit import START, START_US, FakeRun, a_job, recording, register, registered_id, wait_until
 
 pytest_plugins = ["tests.telemetry_fixtures"]
 
@@ -61,11 +61,11 @@ def test_jobs_without_runs_count_too(any_url: str) -> None:
     """Jobs that ended and have no runs are kept up to ``retention_rows``; those still registered always."""
     with recording(any_url, retention_rows=50) as telemetry:
         for n in range(200):
-            telemetry.register(a_job(f"gone-{n}"), lambda _: None)
-            telemetry.cancelled("tests", f"gone-{n}", START)
-            telemetry.register(a_job(f"once-{n}", trigger_type="once"), lambda _: None)
+            register(telemetry, a_job(f"gone-{n}"))
+            telemetry.cancelled("tests", f"gone-{n}", START_US)
+            register(telemetry, a_job(f"once-{n}", trigger_type="once"))
             telemetry.record(FakeRun(f"once-{n}", n))
-            telemetry.register(a_job(f"live-{n}"), lambda _: None)
+            register(telemetry, a_job(f"live-{n}"))
         for n in range(1100):
             telemetry.record(FakeRun("busy", n))
         assert telemetry.flush(10)

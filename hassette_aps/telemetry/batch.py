@@ -2,32 +2,23 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 from threading import Event
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
+from hassette_aps.instants import Micros
 from hassette_aps.records import JobRecord, RegisteredLike, Verdict
 from hassette_aps.telemetry.rows import JobKey, job_key
 
 
-@dataclass(frozen=True, slots=True)
-class Registered:
-    """A job was registered, or registered again."""
-
-    job: RegisteredLike
-    on_id: Callable[[int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(NamedTuple):
     """A job was cancelled."""
 
     owner: str
     name: str
-    at: datetime
+    at: Micros
 
 
-JobChange: TypeAlias = Registered | Cancelled
+JobChange: TypeAlias = RegisteredLike | Cancelled
 
 
 @dataclass(slots=True)
@@ -35,7 +26,7 @@ class JobState:
     """Where the queued changes of one job lead: its last registration, and whether it is cancelled."""
 
     job: JobRecord | None = None
-    cancelled_at: datetime | None = None
+    cancelled_at: Micros | None = None
     on_ids: list[Callable[[int], None]] = field(default_factory=list["Callable[[int], None]"])
 
 
@@ -59,13 +50,10 @@ class Batch:
     def add_jobs(self, changes: Iterable[JobChange], convert: Callable[[RegisteredLike], JobRecord | None]) -> None:
         """Fold ``changes``, oldest first, into one final state for each job."""
         for change in changes:
-            if isinstance(change, Registered):
-                record = convert(change.job)
-                if record is None:
-                    continue
-                state = self.jobs.setdefault(job_key(record.owner, record.name), JobState())
-                state.job, state.cancelled_at = record, None
-                state.on_ids.append(change.on_id)
-            else:
+            if isinstance(change, Cancelled):
                 state = self.jobs.setdefault(job_key(change.owner, change.name), JobState())
                 state.cancelled_at = change.at
+            elif record := convert(change):
+                state = self.jobs.setdefault(job_key(record.owner, record.name), JobState())
+                state.job, state.cancelled_at = record, None
+                state.on_ids.append(change.recorded_as)

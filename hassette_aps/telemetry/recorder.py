@@ -9,9 +9,10 @@ from threading import Event, Lock, Thread
 from time import monotonic
 
 from hassette_aps.execution_id import new_execution_id
+from hassette_aps.instants import Micros
 from hassette_aps.records import ExecutionRecord, Recordable, RegisteredLike, Status
 from hassette_aps.telemetry import queries
-from hassette_aps.telemetry.batch import Cancelled, Registered
+from hassette_aps.telemetry.batch import Cancelled
 from hassette_aps.telemetry.engine import Database
 from hassette_aps.telemetry.forking import take_part
 from hassette_aps.telemetry.health import TelemetryHealth
@@ -147,15 +148,20 @@ class Telemetry:
             self._thread.start()
             atexit.register(self.close, _EXIT_SECONDS)
 
-    def register(self, job: RegisteredLike, on_id: Callable[[int], None]) -> None:
+    @property
+    def started(self) -> bool:
+        """Whether it was started, and not closed since."""
+        return self._thread is not None and not self._stop.is_set()
+
+    def registered(self, job: RegisteredLike) -> None:
         """Queue a registration. Any thread, never blocks.
 
-        ``on_id`` is called on the writer's thread with the id of the row, which stays the same for an owner
-        and a name.
+        On the writer's thread its ``as_record()`` is called, and ``recorded_as()`` with the id of the row, which stays
+        the same for an owner and a name.
         """
-        self._mailbox.put_job(Registered(job, on_id))
+        self._mailbox.put_job(job)
 
-    def cancelled(self, owner: str, name: str, at: datetime) -> None:
+    def cancelled(self, owner: str, name: str, at: Micros) -> None:
         """Queue a cancellation. Any thread, never blocks."""
         self._mailbox.put_job(Cancelled(owner, name, at))
 

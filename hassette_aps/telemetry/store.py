@@ -138,8 +138,7 @@ class Store:
             if job_id is None:
                 continue  # cancelled, but its registration never arrived
             if state.cancelled_at is not None:
-                at = from_datetime(state.cancelled_at)
-                cancelled.append({"job": job_id, "instance": instance_id, "at": at})
+                cancelled.append({"job": job_id, "instance": instance_id, "at": state.cancelled_at})
             elif state.job is not None:
                 target = None if state.job.next_target is None else from_datetime(state.job.next_target)
                 live.append((job_id, instance_id, from_datetime(state.job.registered_at), target))

@@ -129,7 +129,8 @@ class Every(Trigger):
 
     def after(self, previous: Micros, zone: ZoneInfo) -> Micros | None:
         if self._start is None:
-            return _on_the_calendar(previous + self._interval)
+            following = previous + self._interval
+            return following if following <= LAST else None
         return self._on_grid_after(previous, zone)
 
     def latest(self, previous: Micros, now: Micros, zone: ZoneInfo) -> Micros:
