@@ -139,7 +139,7 @@ class Clockwork:
 
     def look_up(self, store: Any, job_id: str) -> Any:
         """A row of a store; ``BROKEN_ROW`` for one that cannot be read."""
-        if not hasattr(store, "_reconstitute_job"):  # it keeps objects, as the one in memory does
+        if isinstance(store, MemoryJobStore) or not hasattr(store, "_reconstitute_job"):  # it keeps objects
             return store.lookup_job(job_id)
         with self.keeping_broken_rows(store):
             return store.lookup_job(job_id)

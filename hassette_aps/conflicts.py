@@ -23,7 +23,7 @@ def against_job(existing: ScheduledJob, new: ScheduledJob, owner: str, if_exists
         return "replace"
     if if_exists == "error":
         raise _taken(new.name, owner)
-    changed = changed_fields(existing.spec, new.spec)
+    changed = changed_fields(existing, new)
     if changed:
         raise _changed(new.name, owner, changed)
     return "keep"
@@ -56,7 +56,7 @@ def against_row(row: Any, alias: str, new: ScheduledJob, owner: str, if_exists: 
         return "replace"
     if if_exists == "error":
         raise _taken(new.name, owner, f" in job store {alias!r}, from an earlier process")
-    changed = row_changes(row, new.spec)
+    changed = row_changes(row, new)
     if changed:
         raise _changed(new.name, owner, changed)
     return "keep"

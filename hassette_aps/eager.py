@@ -28,6 +28,6 @@ class EagerTasks:
             if run.status is not None:  # stopped before it began
                 body.close()
                 continue
-            task = make(body, loop=loop, name=run.job.spec.name, context=context, eager_start=True)
+            task = make(body, loop=loop, name=run.job.name, context=context, eager_start=True)
             if not task.done():  # it waits for something: from now on it is a task like others
                 run.task = task

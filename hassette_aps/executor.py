@@ -135,7 +135,7 @@ class RunExecutor(BaseExecutor):
         """Make the task of a run."""
         context = home.context.copy() if home.prepare is None else self._context_of(run)
         if home.spawn is not None:
-            run.task = home.spawn(body, run.job.spec.name, context)
+            run.task = home.spawn(body, run.job.name, context)
             if run.task is None:  # the owner takes no more tasks: it is being stopped
                 body.close()
                 self._verdict(run, "cancelled")
@@ -143,9 +143,9 @@ class RunExecutor(BaseExecutor):
             self._eager.start_soon(run, body, context, loop)
         elif self._stock_tasks and loop.get_task_factory() is None:
             # what create_task() comes to, without its detours
-            run.task = asyncio.Task(body, loop=loop, name=run.job.spec.name, context=context)
+            run.task = asyncio.Task(body, loop=loop, name=run.job.name, context=context)
         else:
-            run.task = loop.create_task(body, name=run.job.spec.name, context=context)
+            run.task = loop.create_task(body, name=run.job.name, context=context)
 
     # Bodies
 
@@ -164,7 +164,7 @@ class RunExecutor(BaseExecutor):
     async def _on_loop(self, run: Run) -> None:
         """The whole of a run in a task: a coroutine function's, or of a job with a predicate."""
         set_current_run(run)
-        spec = run.job.spec
+        job, spec = run.job, run.job.spec
         try:
             if run.task is None and self._loop().get_task_factory() is not None:
                 await asyncio.sleep(0)  # an eager one is still inside the admission
@@ -173,7 +173,7 @@ class RunExecutor(BaseExecutor):
             if not self.begin(run):
                 self._verdict_if_open(run, "cancelled")
                 return
-            result = spec.func(*spec.args, **spec.kwargs) if spec.kwargs else spec.func(*spec.args)
+            result = spec.func(*job.args, **job.keywords) if job.keywords else spec.func(*job.args)
             if is_awaitable(result):
                 result = await result
         except BaseException as exc:  # noqa: BLE001  SystemExit and KeyboardInterrupt end the run only
@@ -211,12 +211,12 @@ class RunExecutor(BaseExecutor):
     def _call_plain(self, run: Run) -> None:
         set_current_run(run)
         run.thread = get_ident()
-        spec = run.job.spec
+        job = run.job
         if not self.begin(run):
             self._post(self._verdict_if_open, run, "cancelled")
             return
         try:
-            result = spec.func(*spec.args, **spec.kwargs)
+            result = job.spec.func(*job.args, **job.keywords)
         except BaseException as exc:  # noqa: BLE001
             self._post(self._ended, run, exc)
         else:

@@ -1,7 +1,7 @@
 """``ScheduledJob``: what a registration returns, and where the schedule of one job is kept."""
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from itertools import count as counter
 from typing import Any, Final, Protocol, Unpack
 from zoneinfo import ZoneInfo
@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from whenever import ZonedDateTime
 
 from hassette_aps.instants import Micros, to_zoned
-from hassette_aps.options import JobOptions, JobSpec, make_spec
+from hassette_aps.options import Asked, JobOptions, JobSpec, validated
 from hassette_aps.owner import Owner
 from hassette_aps.types import ErrorHandler, JobFunction, Mode, Predicate
 
@@ -49,12 +49,15 @@ class ScheduledJob:
     """
 
     __slots__ = (
+        "args",
         "db_id",
         "fires",
         "home",
         "job_id",
         "keeper",
+        "keywords",
         "limit",
+        "name",
         "row_alias",
         "spec",
         "state",
@@ -69,7 +72,24 @@ class ScheduledJob:
             TypeError: an unknown option, a value of the wrong type, arguments that do not fit ``func``.
             ValueError: a value that is not allowed.
         """
-        self.spec: JobSpec = make_spec(func, trigger, options)
+        self._begin(validated(func, trigger, options))
+
+    @classmethod
+    def of(cls, asked: Asked) -> "ScheduledJob":
+        """A job of what was validated before."""
+        job = cls.__new__(cls)
+        job._begin(asked)
+        return job
+
+    def _begin(self, asked: Asked) -> None:
+        self.spec: JobSpec
+        self.name: str
+        """Unique per scheduler."""
+        self.args: tuple[Any, ...]
+        """Positional arguments, as copied at registration."""
+        self.keywords: Mapping[str, Any]
+        """The keyword arguments; ``kwargs`` is a copy."""
+        self.spec, self.name, self.args, self.keywords = asked
         self.job_id: int = next(_numbers)
         """Unique in the process, set at creation."""
         self.db_id: int | None = None
@@ -84,10 +104,9 @@ class ScheduledJob:
         """The user's job store that keeps it; None = ours."""
         self.waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] | None = None
 
-    @property
-    def name(self) -> str:
-        """Unique per scheduler."""
-        return self.spec.name
+    def take_over(self, other: "ScheduledJob") -> None:
+        """From now on do what another registration of the same name asks for."""
+        self.spec, self.args, self.keywords = other.spec, other.args, other.keywords
 
     @property
     def next_run(self) -> ZonedDateTime | None:
@@ -126,14 +145,9 @@ class ScheduledJob:
         return self.spec.func
 
     @property
-    def args(self) -> tuple[Any, ...]:
-        """Positional arguments, as copied at registration."""
-        return self.spec.args
-
-    @property
     def kwargs(self) -> dict[str, Any]:
         """A copy of the keyword arguments."""
-        return dict(self.spec.kwargs)
+        return dict(self.keywords)
 
     @property
     def timeout(self) -> float | None:

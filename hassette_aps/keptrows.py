@@ -16,7 +16,7 @@ from hassette_aps.instants import Micros, from_datetime, to_datetime
 from hassette_aps.job import ACTIVE, CANCELLED, ENDING, FINISHED, PAUSED, PENDING, ScheduledJob
 from hassette_aps.owner import Owner
 from hassette_aps.registry import Registry
-from hassette_aps.rows import RowTrigger, phase_of, row_changes, spec_of
+from hassette_aps.rows import RowTrigger, job_of, phase_of, row_changes
 from hassette_aps.run import Run
 from hassette_aps.triggers import as_trigger
 
@@ -105,9 +105,8 @@ class KeptRows:
 
     def _adopt_row(self, owner: Owner, alias: str, row: Any) -> ScheduledJob:
         kept: RowTrigger = row.trigger
-        spec = spec_of(row)
-        job = ScheduledJob(spec.func, spec.trigger, args=spec.args, kwargs=spec.kwargs)
-        job.spec = spec
+        job = job_of(row)
+        spec = job.spec
         job.limit = None if spec.timeout_disabled else spec.timeout or owner.default_timeout
         job.home, job.keeper, job.row_alias = owner, self._keeper, alias
         self._mirror(job, row, kept)
@@ -161,10 +160,10 @@ class KeptRows:
             self._clockwork.add_job(
                 spec.func,
                 kept,
-                args=spec.args,
-                kwargs=dict(spec.kwargs),
+                args=job.args,
+                kwargs=job.kwargs,
                 id=kept.job_id,
-                name=spec.name,
+                name=job.name,
                 misfire_grace_time=None,
                 coalesce=True,
                 max_instances=NO_LIMIT,
@@ -282,16 +281,15 @@ class KeptRows:
         if row is None:
             return
         if not isinstance(row.trigger, RowTrigger):  # rescheduled with a trigger of APScheduler
-            changed = ScheduledJob(row.func, as_trigger(row.trigger), args=row.args, kwargs=row.kwargs).spec
+            changed = ScheduledJob(row.func, as_trigger(row.trigger), args=row.args, kwargs=row.kwargs)
             target = from_datetime(row.next_run_time) if row.next_run_time is not None else job.target or 0
-            job.spec = job.spec._replace(
-                func=changed.func, args=changed.args, kwargs=changed.kwargs, trigger=changed.trigger
-            )
+            job.spec = job.spec._replace(func=changed.func, trigger=changed.spec.trigger)
+            job.args, job.keywords = changed.args, changed.keywords
             kept = RowTrigger(job, target)
             job.target, job.fires = target, kept.fire_time(target)
             self._modify(job_id, alias, trigger=kept)
-        elif row_changes(row, job.spec) or row.executor != (job.spec.executor or ALIAS):
-            job.spec = spec_of(row)
+        elif row_changes(row, job) or row.executor != (job.spec.executor or ALIAS):
+            job.take_over(job_of(row))
 
     # Running
 

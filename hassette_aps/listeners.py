@@ -75,7 +75,7 @@ class Listeners:
     def cancelled(self, job: ScheduledJob) -> None:
         """Put a cancellation on record."""
         if self._recorder is not None:
-            self._recorder.cancelled(self._owner.name, job.spec.name, now_us())
+            self._recorder.cancelled(self._owner.name, job.name, now_us())
 
     # Verdicts
 
@@ -238,13 +238,12 @@ class Listeners:
 def _context_of(run: Run) -> SchedulerErrorContext:
     exc = run.exception
     assert exc is not None
-    spec = run.job.spec
     return SchedulerErrorContext(
         exception=exc,
         traceback=format_exception(exc),
-        job_name=spec.name,
-        job_group=spec.group,
-        args=spec.args,
-        kwargs=dict(spec.kwargs),
+        job_name=run.job.name,
+        job_group=run.job.group,
+        args=run.job.args,
+        kwargs=run.job.kwargs,
         execution_id=run.execution_id,
     )

@@ -1,4 +1,4 @@
-"""What was asked: the options every registration takes, and the frozen spec they become."""
+"""What was asked: the options every registration takes, and the frozen values they become."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from functools import partial
 from math import isfinite
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypedDict, cast, get_args
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypedDict, cast, get_args
 
 from hassette_aps.callables import misfit, name_of, runs_on_loop
 from hassette_aps.triggers import Trigger, as_trigger
@@ -49,14 +49,14 @@ class JobOptions(TypedDict, total=False):
 
 
 class JobSpec(NamedTuple):
-    """One job as it was asked for. ``mode``, ``jobstore`` and ``executor`` are None where left open.
+    """What was asked of a job, but for its name and arguments: jobs registered alike share one.
 
-    A tuple: a frozen dataclass takes five times as long to make.
+    ``mode``, ``jobstore`` and ``executor`` are None where left open. A tuple: a frozen dataclass takes five times as
+    long to make.
     """
 
     func: JobFunction
     trigger: Trigger
-    name: str
     auto_named: bool
     on_loop: bool
     group: str | None = None
@@ -66,10 +66,12 @@ class JobSpec(NamedTuple):
     mode: Mode | None = None
     where: Predicate | None = None
     on_error: ErrorHandler | None = None
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = NO_KWARGS
     jobstore: str | None = None
     executor: str | None = None
+
+
+Asked: TypeAlias = tuple[JobSpec, str, tuple[Any, ...], Mapping[str, Any]]
+"""One validated registration: the spec, the name, the arguments and the keyword arguments of the function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ _WRONG_TYPE = (
 )
 
 
-def make_spec(func: JobFunction, trigger: object, options: Mapping[str, Any]) -> JobSpec:
+def validated(func: JobFunction, trigger: object, options: Mapping[str, Any]) -> Asked:
     """Validate one registration.
 
     Raises:
@@ -169,16 +171,15 @@ def make_spec(func: JobFunction, trigger: object, options: Mapping[str, Any]) ->
     kept: dict[str, Any] = dict(options)
     kept.pop("if_exists", None)
     name = kept.pop("name", "")
-    if "args" in kept:
-        kept["args"] = tuple(kept["args"])
-    if "kwargs" in kept:
-        kept["kwargs"] = MappingProxyType(dict(kept["kwargs"]))
-    problem = misfit(func, kept.get("args", ()), kept.get("kwargs", NO_KWARGS))
+    args = tuple(kept.pop("args", ()))
+    keywords = MappingProxyType(dict(kept.pop("kwargs"))) if "kwargs" in kept else NO_KWARGS
+    problem = misfit(func, args, keywords)
     if problem is not None:
         raise TypeError(
             f"job {_label(func, options)}: arguments do not fit {name_of(func)}(): {problem}; see args= and kwargs="
         )
-    return JobSpec(func, planned, name or auto_name(func, planned), not name, runs_on_loop(func), **kept)
+    spec = JobSpec(func, planned, not name, runs_on_loop(func), **kept)
+    return spec, name or auto_name(func, planned), args, keywords
 
 
 def _refusal(func: object, options: Mapping[str, Any], key: str) -> Exception:
@@ -222,18 +223,31 @@ _COMPARED: tuple[str, ...] = (
 )
 
 
-def changed_fields(old: JobSpec, new: JobSpec) -> list[str]:
+class Described(Protocol):
+    """A job, as far as registrations are compared."""
+
+    spec: JobSpec
+    args: tuple[Any, ...]
+    keywords: Mapping[str, Any]
+
+
+def changed_fields(old: Described, new: Described) -> list[str]:
     """The names of the fields in which two registrations of one name differ, in the order they are compared."""
-    if equal(old, new):  # nearly always, and at once
-        return []
-    return [name for name in _COMPARED if not _same(name, getattr(old, name), getattr(new, name))]
+    if equal(old.spec, new.spec) and equal(old.args, new.args) and equal(old.keywords, new.keywords):
+        return []  # nearly always, and at once
+    return [name for name in _COMPARED if not _same(name, _field(old, name), _field(new, name))]
 
 
-def is_repeated(spec: JobSpec, func: object, trigger: object, options: Mapping[str, Any], mode: Mode) -> bool:
-    """Whether a registration, as it is written, is the one that made ``spec``; False where it takes a closer look.
+def _field(job: Described, name: str) -> Any:
+    return job.args if name == "args" else job.keywords if name == "kwargs" else getattr(job.spec, name)
+
+
+def is_repeated(job: Described, func: object, trigger: object, options: Mapping[str, Any], mode: Mode) -> bool:
+    """Whether a registration, as it is written, is the one that made ``job``; False where it takes a closer look.
 
     ``mode`` stands for one that is not given. What is equal to something valid needs no validation.
     """
+    spec = job.spec
     if not (_alike(func, spec.func) and _alike(trigger, spec.trigger) and options.keys() <= _RULES.keys()):
         return False
     get = options.get
@@ -243,13 +257,13 @@ def is_repeated(spec: JobSpec, func: object, trigger: object, options: Mapping[s
     args, kwargs = get("args", ()), get("kwargs")
     return (
         (get("mode") or mode) == spec.mode
-        and (args is spec.args or (type(args) in (list, tuple) and equal(tuple(args), spec.args)))
-        and (spec.kwargs is NO_KWARGS if kwargs is None else type(kwargs) is dict and equal(kwargs, spec.kwargs))
+        and (args is job.args or (type(args) in (list, tuple) and equal(tuple(args), job.args)))
+        and (job.keywords is NO_KWARGS if kwargs is None else type(kwargs) is dict and equal(kwargs, job.keywords))
     )
 
 
 _AS_GIVEN: tuple[tuple[str, Any], ...] = tuple(
-    (name, default) for name, default in JobSpec._field_defaults.items() if name not in ("mode", "args", "kwargs")
+    (name, default) for name, default in JobSpec._field_defaults.items() if name != "mode"
 )
 
 

@@ -7,6 +7,7 @@ from logging import Logger
 from typing import TYPE_CHECKING, Any, TypeAlias
 from zoneinfo import ZoneInfo
 
+from hassette_aps.options import JobSpec
 from hassette_aps.types import Mode
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class Owner:
         "default_mode",
         "default_timeout",
         "ended",
+        "last_spec",
         "live",
         "logger",
         "lost",
@@ -61,6 +63,8 @@ class Owner:
         """Ids of jobs cancelled before start, whose rows of an earlier process go at start."""
         self.prepare: Callable[[str, Context], None] | None = None
         """Told the execution id of each run and its context, before the run starts."""
+        self.last_spec: JobSpec | None = None
+        """Of the job registered last: the next one often asks for the same."""
         self.live = False
         """Its jobs may run: attached, and not shut down."""
         self.ended = False

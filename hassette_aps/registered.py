@@ -17,12 +17,15 @@ _INSIDE = f"{_PACKAGE}."
 class RegisteredJob:
     """A job as it was registered, where, and when; ``as_record`` is called later, on the writer's thread."""
 
-    __slots__ = ("_at", "_job", "_owner", "_source", "_spec", "_target")
+    __slots__ = ("_args", "_at", "_job", "_keywords", "_name", "_owner", "_source", "_spec", "_target")
 
     def __init__(self, job: ScheduledJob, owner: Owner) -> None:
         self._job = job
         self._owner = owner
         self._spec = job.spec
+        self._name = job.name
+        self._args = job.args
+        self._keywords = job.keywords
         self._target = job.target
         self._at = now_us()
         self._source = _caller()
@@ -32,15 +35,15 @@ class RegisteredJob:
         spec, trigger, source = self._spec, self._spec.trigger, self._source
         return JobRecord(
             owner=self._owner.name,
-            name=spec.name,
+            name=self._name,
             auto_named=spec.auto_named,
             group=spec.group,
             func=reference_of(spec.func) or name_of(spec.func),
             trigger_type=trigger.trigger_db_type(),
             trigger_label=trigger.trigger_label(),
             trigger_detail=trigger.trigger_detail(),
-            args=spec.args,
-            kwargs=spec.kwargs,
+            args=self._args,
+            kwargs=self._keywords,
             jitter=spec.jitter,
             mode=spec.mode or self._owner.default_mode,
             source=None if source is None else f"{source[0].co_filename}:{source[1]}",

@@ -2,6 +2,7 @@
 
 from collections.abc import Container
 from itertools import count
+from operator import is_
 from typing import Any
 
 from apscheduler.events import EVENT_JOB_ADDED, EVENT_JOB_REMOVED
@@ -43,7 +44,7 @@ class Registration:
         target = self._first_target(owner, job, now)
         with jobs.lock:
             existing = self._settle_name(owner, job, if_exists)
-        job_id = owner.prefix + job.spec.name
+        job_id = owner.prefix + job.name
         found: FoundRow | None = None
         if owner.live and (existing is None or existing.row_alias is not None):
             found = jobs.rows.find(job_id, existing and existing.row_alias)
@@ -52,7 +53,7 @@ class Registration:
             decision = self._decide(owner, job, if_exists, existing, found)
         if existing is not None and decision == "keep":
             if existing.row_alias is not None:
-                existing.spec = job.spec  # the functions of this process instead of those read back
+                existing.take_over(job)  # the functions of this process instead of those read back
             return existing
         if owner.stopping:
             job.home, job.keeper, job.state = owner, jobs, CANCELLED
@@ -194,36 +195,41 @@ class Registration:
     def _complete(self, owner: Owner, job: ScheduledJob, now: Micros) -> str | None:
         """Fill in what the scheduler's settings decide; the alias of the user's store it goes to."""
         spec, settings = job.spec, owner.settings
-        alias = _not_ours(spec.jobstore or settings.jobstore)
-        executor = _not_ours(spec.executor or settings.executor)
+        alias, executor = spec.jobstore or settings.jobstore, spec.executor or settings.executor
+        alias, executor = alias if alias != ALIAS else None, executor if executor != ALIAS else None
         if alias is not None and not self._clockwork.has_store(alias):
-            raise _unknown(spec.name, "job store", alias)
+            raise _unknown(job.name, "job store", alias)
         if executor is not None and not self._clockwork.has_executor(executor):
-            raise _unknown(spec.name, "executor", executor)
+            raise _unknown(job.name, "executor", executor)
         if alias is not None and executor is not None and spec.where is not None:
             raise ValueError(
-                f"job {spec.name!r}: where= cannot be asked for a job in job store {alias!r} on executor {executor!r}:"
+                f"job {job.name!r}: where= cannot be asked for a job in job store {alias!r} on executor {executor!r}:"
                 " APScheduler runs it by itself; leave jobstore= or executor= out"
             )
         try:
             trigger = spec.trigger.settle(now, owner.zone)
         except ValueError as exc:
-            raise ValueError(f"job {spec.name!r}: {exc}") from exc
+            raise ValueError(f"job {job.name!r}: {exc}") from exc
         if trigger is not spec.trigger or executor != spec.executor or spec.mode is None:
-            name = auto_name(spec.func, trigger) if spec.auto_named else spec.name
             mode = spec.mode or owner.default_mode
-            job.spec = spec._replace(trigger=trigger, mode=mode, executor=executor, name=name)
+            spec = spec._replace(trigger=trigger, mode=mode, executor=executor)
+            if spec.auto_named:
+                job.name = auto_name(spec.func, trigger)
+        former = owner.last_spec
+        if former is not None and all(map(is_, spec, former)):
+            spec = former
+        job.spec = owner.last_spec = spec
         job.limit = None if spec.timeout_disabled else spec.timeout or owner.default_timeout
-        if alias is not None and len(owner.id_of(spec.name)) > MAX_ID:
+        if alias is not None and len(owner.id_of(job.name)) > MAX_ID:
             raise ValueError(
-                f"job {spec.name!r}: its id has more than the {MAX_ID} characters a job store keeps;"
+                f"job {job.name!r}: its id has more than the {MAX_ID} characters a job store keeps;"
                 " give a shorter name="
             )
         return alias
 
     def _settle_name(self, owner: Owner, job: ScheduledJob, if_exists: IfExists) -> ScheduledJob | None:
         """Who has the name; an unnamed one-shot finds a free one."""
-        existing = self._jobs.registry.get(owner.prefix + job.spec.name)
+        existing = self._jobs.registry.get(owner.prefix + job.name)
         if existing is None or not _takes_a_suffix(job, if_exists):
             return existing
         self._add_suffix(owner, job, {})
@@ -233,8 +239,7 @@ class Registration:
         base = auto_name(job.spec.func, job.spec.trigger)
         names = (f"{base}#{n}" for n in count(2))
         taken = self._jobs.registry.get
-        free = next(name for name in names if taken(owner.id_of(name)) is None and owner.id_of(name) not in rows)
-        job.spec = job.spec._replace(name=free)
+        job.name = next(name for name in names if taken(owner.id_of(name)) is None and owner.id_of(name) not in rows)
 
     def _first_target(self, owner: Owner, job: ScheduledJob, now: Micros) -> Micros:
         trigger = job.spec.trigger
@@ -266,7 +271,3 @@ def _unknown(name: str, kind: str, alias: str) -> ValueError:
         f"job {name!r}: the AsyncIOScheduler has no {kind} {alias!r}; add it with aps.add_{option}(..., {alias!r})"
         f" first, or leave {option}= out"
     )
-
-
-def _not_ours(alias: str | None) -> str | None:
-    return None if alias == ALIAS else alias

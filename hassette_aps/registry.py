@@ -27,7 +27,7 @@ class Registry:
 
     def add(self, owner: Owner, job: ScheduledJob) -> None:
         """Enter a job under its id."""
-        self._jobs[owner.prefix + job.spec.name] = job
+        self._jobs[owner.prefix + job.name] = job
         if job.spec.group is not None:
             self._groups.setdefault((owner.name, job.spec.group), {})[job] = None
 
@@ -38,7 +38,7 @@ class Registry:
 
     def discard(self, owner: Owner, job: ScheduledJob) -> None:
         """Take a job out; nothing happens if its id belongs to another one by now."""
-        job_id = owner.prefix + job.spec.name
+        job_id = owner.prefix + job.name
         if self._jobs.get(job_id) is job:
             del self._jobs[job_id]
         self._leave_group(owner, job)

@@ -64,7 +64,7 @@ class RowTrigger(BaseTrigger):
     def __init__(self, job: ScheduledJob, target: Micros) -> None:
         spec = job.spec
         self.owner = job.owner
-        self.name = spec.name
+        self.name = job.name
         self.auto_named = spec.auto_named
         self.group = spec.group
         self.jitter = spec.jitter
@@ -171,13 +171,12 @@ class RowTrigger(BaseTrigger):
         return str(self.trigger)
 
 
-def spec_of(row: Any) -> JobSpec:
-    """The spec of an APScheduler ``Job`` whose trigger is a ``RowTrigger``."""
+def job_of(row: Any) -> ScheduledJob:
+    """The job of an APScheduler ``Job`` whose trigger is a ``RowTrigger``."""
     kept: RowTrigger = row.trigger
-    return JobSpec(
+    spec = JobSpec(
         func=row.func,
         trigger=kept.trigger,
-        name=kept.name,
         auto_named=kept.auto_named,
         on_loop=runs_on_loop(row.func),
         group=kept.group,
@@ -187,30 +186,29 @@ def spec_of(row: Any) -> JobSpec:
         mode=kept.mode,
         where=_resolve(kept.where_ref, kept),
         on_error=_resolve(kept.on_error_ref, kept),
-        args=tuple(row.args),
-        kwargs=dict(row.kwargs),
         executor=None if row.executor == ALIAS else row.executor,
     )
+    return ScheduledJob.of((spec, kept.name, tuple(row.args), dict(row.kwargs)))
 
 
-def row_changes(row: Any, new: JobSpec) -> list[str]:
+def row_changes(row: Any, new: ScheduledJob) -> list[str]:
     """The fields in which a registration differs from a row of an earlier process.
 
     Functions and handlers are compared by reference, arguments by ``==`` or else by their pickles, a trigger by
     what was written.
     """
-    old, kept = spec_of(row), row.trigger
+    old, kept, spec = job_of(row), row.trigger, new.spec
     changed = set(changed_fields(old, new))
-    if row.func_ref is not None and row.func_ref == reference_of(new.func):
+    if row.func_ref is not None and row.func_ref == reference_of(spec.func):
         changed.discard("func")
-    if kept.trigger.written == new.trigger.written:
+    if kept.trigger.written == spec.trigger.written:
         changed.discard("trigger")
-    if kept.on_error_ref == _kept_reference(new.on_error):
+    if kept.on_error_ref == _kept_reference(spec.on_error):
         changed.discard("on_error")
-    args = (*_bound_self(new.func), *new.args)
+    args = (*_bound_self(spec.func), *new.args)
     if _same_pickle(old.args, args):
         changed.discard("args")
-    if _same_pickle(dict(old.kwargs), dict(new.kwargs)):
+    if _same_pickle(old.kwargs, new.kwargs):
         changed.discard("kwargs")
     return [name for name in changed_fields(old, new) if name in changed]
 
@@ -231,7 +229,7 @@ def refuse_unstorable(job: ScheduledJob, alias: str) -> None:
         ValueError: naming the job, the value and what to pass instead.
     """
     spec = job.spec
-    where = f"job {spec.name!r} in job store {alias!r}"
+    where = f"job {job.name!r} in job store {alias!r}"
     if not _can_be_found(spec.func):
         raise ValueError(
             f"{where}: {spec.func!r} cannot be found again by name after a restart; pass a function defined at module"
@@ -246,8 +244,8 @@ def refuse_unstorable(job: ScheduledJob, alias: str) -> None:
             )
     parts: dict[str, Any] = {
         "func": spec.func if _is_bound(spec.func) else None,
-        "args": spec.args,
-        "kwargs": dict(spec.kwargs),
+        "args": job.args,
+        "kwargs": job.kwargs,
     }
     parts["trigger"] = spec.trigger
     for key, value in parts.items():

@@ -151,7 +151,7 @@ class Run:
         return Verdict(
             self.execution_id,
             job.owner,
-            job.spec.name,
+            job.name,
             job.spec.group,
             job.db_id,
             self.status or "interrupted",

@@ -155,7 +155,7 @@ class Scheduler(SchedulingMethods):
         job = self._engine.registry.get(self._owner.prefix + name) if type(name) is str else None
         if job is None or job.home is not self._owner or job.row_alias is not None:
             return None
-        return job if is_repeated(job.spec, func, trigger, options, self.settings.default_mode) else None
+        return job if is_repeated(job, func, trigger, options, self.settings.default_mode) else None
 
     # Jobs
 

@@ -239,12 +239,12 @@ class FacadeJobStore(BaseJobStore):
         assert home is not None
         timezone = self._clockwork.aps.timezone
         return self._clockwork.make_job(
-            id=home.id_of(spec.name),
-            name=spec.name,
+            id=home.id_of(job.name),
+            name=job.name,
             func=spec.func,
             func_ref=reference_of(spec.func),
-            args=spec.args,
-            kwargs=dict(spec.kwargs),
+            args=job.args,
+            kwargs=job.kwargs,
             trigger=self._shown_trigger(job),
             executor=spec.executor or ALIAS,
             coalesce=True,
@@ -293,11 +293,10 @@ class FacadeJobStore(BaseJobStore):
             ours.spec = spec._replace(
                 func=changed.func,
                 on_loop=spec.on_loop if changed.func is spec.func else runs_on_loop(changed.func),
-                args=tuple(changed.args),
-                kwargs=dict(changed.kwargs),
                 executor=None if changed.executor == ALIAS else changed.executor,
                 trigger=as_trigger(changed.trigger).settle(now_us(), ours.zone) if new_trigger else spec.trigger,
             )
+            ours.args, ours.keywords = tuple(changed.args), dict(changed.kwargs)
             if changed.next_run_time != shown.next_run_time:
                 self._move(ours, changed.next_run_time, on_grid=new_trigger or ours.state == PAUSED)
         self.timer.arm()
