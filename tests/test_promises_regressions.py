@@ -1,8 +1,11 @@
 """What the simulator found, each as the smallest case that shows it."""
 
 import asyncio
+from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
+from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
@@ -138,3 +141,65 @@ async def test_a_resume_that_failed_does_not_undo_the_one_that_worked() -> None:
             await clock.advance(seconds=10)
             assert job.next_run is not None
             assert len(CALLS) == 1
+
+
+@pytest.mark.parametrize("jobstore", [None, "kept"])
+async def test_a_target_whose_trigger_failed_is_not_due_again_after_a_step_back(jobstore: str | None) -> None:
+    """11.22, P1, P2: that target has its verdict: resumed before its time comes again, the job goes on after it."""
+    broken = [False]
+    seen: list[tuple[str, datetime]] = []
+
+    async def told(record: Any) -> None:
+        seen.append((record.status, record.scheduled_for))
+
+    aps = AsyncIOScheduler(timezone="UTC", jobstores={"kept": MemoryJobStore()})
+    async with Scheduler(aps, database=None) as scheduler:
+        scheduler.on_run(told)
+        with FrozenClock("2027-01-11T08:00:00+00:00") as clock:
+            trigger = MoodyTrigger(10_000_000, lambda: broken[0], lambda: None)
+            job = scheduler.schedule(called_async, trigger, name="moody", jobstore=jobstore)
+            broken[0] = True
+            await clock.advance(seconds=10)
+            target = clock.now
+            clock.step(-5)
+            broken[0] = False
+            job.pause()  # a row is not paused by its trigger: it is asked again in a minute
+            job.resume()
+            await clock.advance(seconds=15)
+    assert seen == [("error", target), ("success", target + timedelta(seconds=10))]
+
+
+BROKEN: list[str] = []
+"""What fails in the test below: the trigger, the store."""
+
+
+def _trigger_broken() -> bool:
+    return "trigger" in BROKEN
+
+
+def _nothing() -> None:
+    pass
+
+
+async def test_a_trigger_that_failed_has_one_verdict_though_its_row_cannot_be_changed() -> None:
+    """P2, P6, 11.22: trigger and store fail together: the row comes again, its target has its verdict already."""
+    seen: list[tuple[str, datetime]] = []
+
+    async def told(record: Any) -> None:
+        seen.append((record.status, record.scheduled_for))
+
+    aps = AsyncIOScheduler(timezone="UTC")
+    aps.add_jobstore(MoodyStore(lambda verb: verb == "update_job" and "store" in BROKEN), "moody")
+    async with Scheduler(aps, database=None) as scheduler:
+        scheduler.on_run(told)
+        with FrozenClock("2027-01-11T08:00:00+00:00") as clock:
+            trigger = MoodyTrigger(10_000_000, _trigger_broken, _nothing)
+            scheduler.schedule(called_async, trigger, name="moody", jobstore="moody")
+            asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # APScheduler's wakeup raises
+            BROKEN[:] = ["trigger", "store"]
+            await clock.advance(seconds=10)
+            target = clock.now
+            await clock.advance(seconds=1)
+            BROKEN.clear()
+            await clock.advance(seconds=9)
+    assert seen == [("error", target), ("success", target + timedelta(seconds=10))]
