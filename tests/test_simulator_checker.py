@@ -128,6 +128,27 @@ def test_a_late_start_is_found_unless_the_loop_was_held(delay: float, found: set
     assert kinds(history) == set()
 
 
+@pytest.mark.parametrize(("zone", "found"), [("UTC", {"late"}), ("America/New_York", set())])
+def test_a_late_row_is_found_unless_its_store_failed_or_the_hour_comes_twice(zone: str, found: set[str]) -> None:
+    """P11: APScheduler may oversleep a row in the fold, for as long as it takes until it is woken."""
+    fold = 1_825_563_600 * SECOND  # 1:00 in New York, for the first time
+    history = good()
+    history.trace[0] = (BORN, fold - BORN)
+    shift = fold - OFFSET - BORN
+    history.lives[1] = replace(history.lives[1], born=at(0)._replace(wall=fold), row=True, zone=zone)
+    history.starts = [
+        one._replace(when=one.when._replace(wall=one.when.wall + shift), target=one.target + shift)
+        for one in history.starts
+    ]
+    history.verdicts = [one._replace(target=one.target + shift) for one in history.verdicts]
+    assert kinds(history) == set()
+    late = at(12)
+    history.starts[0] = history.starts[0]._replace(when=late._replace(wall=late.wall + shift))
+    assert kinds(history) == found
+    history.store_failed = True
+    assert kinds(history) == set()
+
+
 def test_drift_is_found() -> None:
     """6.4: a grid that moves with each run."""
     history = good()
