@@ -10,10 +10,8 @@ from zoneinfo import ZoneInfo
 
 from .clock import SECOND, Trace
 from .history import RAN, History, Life, Start, Verdict
-from .model import FORBIDDEN, OPTIONAL, OWED, Slot, slots
+from .model import BEAT, FORBIDDEN, OPTIONAL, OWED, STORE_RETRY, Slot, slots
 
-BEAT = 5 * SECOND
-"""A clock step is noticed within this time."""
 SLACK = SECOND // 20
 ROUNDING = 2e-6
 
@@ -149,8 +147,10 @@ def _timely(
         begun = start.when.elapsed
         if begun < slot.due:
             found.add("early", f"job {life.job}: {start} began {slot.due - begun} us before {slot}")
-        if life.mode != "parallel" or (life.row and history.store_failed) or life.waits or slot.waits:
-            continue  # it may wait: for another run, for its store, for a thread
+        if life.mode != "parallel" or life.waits or slot.waits:
+            continue  # it may wait: for another run, for a thread
+        if life.row and any(since <= begun and slot.due <= until + STORE_RETRY for since, until in history.rough):
+            continue
         limit = slot.due + life.jitter + SLACK + _held(history, slot.due, begun)
         if any(at <= begun and slot.due - BEAT <= at <= slot.due + life.jitter for at in stepped):
             limit += BEAT
