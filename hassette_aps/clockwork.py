@@ -18,7 +18,8 @@ from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.schedulers.base import STATE_RUNNING, STATE_STOPPED
 
-from hassette_aps.instants import as_zone
+from hassette_aps.instants import Micros, as_zone
+from hassette_aps.triggers.wallclock import local_clock
 
 ALIAS = "hassette_aps"
 """Alias of our job store and of our executor on every AsyncIOScheduler."""
@@ -38,6 +39,10 @@ class Clockwork:
     def zone(self) -> ZoneInfo:
         """The AsyncIOScheduler's zone."""
         return as_zone(self.aps.timezone)
+
+    def in_fold(self, instant: Micros) -> bool:
+        """Whether the clock in that zone shows this hour twice."""
+        return local_clock(self.aps.timezone).repeats(instant)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:

@@ -12,7 +12,7 @@ from apscheduler.events import EVENT_JOB_MODIFIED, EVENT_JOB_REMOVED, JobEvent
 from hassette_aps.clockwork import ALIAS, Clockwork
 from hassette_aps.executor import RunExecutor
 from hassette_aps.grid import resumed
-from hassette_aps.instants import now_us
+from hassette_aps.instants import Micros, now_us
 from hassette_aps.job import ACTIVE, CANCELLED, ENDING, FINISHED, PAUSED, PENDING, ScheduledJob
 from hassette_aps.keptrows import KeptRows
 from hassette_aps.owner import Owner
@@ -48,6 +48,8 @@ class Jobs:
         self.reporters: dict[Owner, Reporter] = {}
         self.pending: dict[ScheduledJob, IfExists] = {}
         """Registered, to be scheduled when their owner is opened."""
+        self._failed: dict[ScheduledJob, Micros] = {}
+        """Paused because their trigger failed, and the target whose verdict that was."""
         executor.settled = self._settled
         executor.due_row = self.rows.due
         self.store.trigger_failed = self.trigger_failed
@@ -111,8 +113,11 @@ class Jobs:
         home, loop, held = job.home, self.clockwork.loop, job.target
         assert home is not None
         assert held is not None
+        since = now_us()
+        if self._failed.get(job) == held:
+            since = max(since, held)  # it has its verdict, whatever the clock shows now
         try:
-            target = resumed(job.spec.trigger, held, now_us(), job.zone)
+            target = resumed(job.spec.trigger, held, since, job.zone)
         except Exception as exc:  # noqa: BLE001  11.22: as when it is asked on its own time
             if loop is not None:
                 now = now_us()  # the target it is held at has its verdict, or is not owed
@@ -123,6 +128,7 @@ class Jobs:
             if job.state != PAUSED:
                 return False
             if target is not None:
+                self._failed.pop(job, None)
                 self.store.put(job, target)
                 return True
             self._leave(job, home, FINISHED)
@@ -168,6 +174,7 @@ class Jobs:
         with self.lock:
             if job.row_alias is None and job.state == ACTIVE:
                 job.state = PAUSED
+                self._failed[job] = run.target
         self._tell_failure(run, exc)
 
     def _tell_failure(self, run: Run, exc: Exception) -> None:
@@ -187,6 +194,7 @@ class Jobs:
     def _leave(self, job: ScheduledJob, home: Owner, state: int) -> None:
         job.state = state
         self.store.forget(job)
+        self._failed.pop(job, None)
         self.registry.discard(home, job)
         self.pending.pop(job, None)
 

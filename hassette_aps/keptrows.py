@@ -309,7 +309,10 @@ class KeptRows:
         try:
             ahead = kept.due(fires, now, admitted if registration == kept.salt else -1)
         except Exception as exc:  # noqa: BLE001  11.22
-            self._keeper.trigger_failed(Run(self._job_of(owner, row), kept.target, fires), exc)
+            failed = kept.salt, kept.target
+            if self._last_run.get(row.id) != failed:  # else it has its verdict: the row could not be changed
+                self._last_run[row.id] = failed
+                self._keeper.trigger_failed(Run(self._job_of(owner, row), kept.target, fires), exc)
             return None
         if ahead is None:
             return None

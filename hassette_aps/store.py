@@ -50,6 +50,7 @@ class FacadeJobStore(BaseJobStore):
         self._lock = lock
         self._drift: Micros | None = None
         self._last_beat = 0.0
+        self._in_fold = False
         self._extras: dict[ScheduledJob, Micros] = {}
         self._rewound: dict[ScheduledJob, list[Micros]] = {}
         self.agenda = Agenda()
@@ -141,6 +142,15 @@ class FacadeJobStore(BaseJobStore):
         self._last_beat = monotonic()
         self._executor.inspect_runs(now_us())
         self._revive(2)
+        self._watch_fold()
+
+    def _watch_fold(self) -> None:
+        """APScheduler compares the next times of stores by the clock on the wall, and so may oversleep in a fold."""
+        before, self._in_fold = self._in_fold, self._clockwork.in_fold(now_us())
+        if self._in_fold:
+            if not before:
+                self._logger.info("an hour that comes twice: APScheduler is woken every %g s until it is over", BEAT)
+            self._clockwork.wakeup()
 
     def _revive(self, turns: int) -> None:
         """APScheduler never re-arms its timer when a store or a trigger raised during its wakeup."""

@@ -86,6 +86,20 @@ MUTATIONS = (
         "tests/test_promises_real_clock.py",
     ),
     _one(
+        "the hour that comes twice is overslept (APScheduler)",
+        "store.py",
+        "        self._watch_fold()\n",
+        "",
+        "tests/test_promises_regressions.py",
+    ),
+    _one(
+        "a target whose trigger failed comes again with the clock",
+        "jobs.py",
+        "since = max(since, held)",
+        "pass",
+        "tests/test_promises_regressions.py",
+    ),
+    _one(
         "the error handler is called twice",
         "listeners.py",
         'self._call(handler, _context_of(run), "error handler", run)',

@@ -128,6 +128,44 @@ def test_a_late_start_is_found_unless_the_loop_was_held(delay: float, found: set
     assert kinds(history) == set()
 
 
+@pytest.mark.parametrize(("zone", "found"), [("UTC", {"late"}), ("America/New_York", set())])
+def test_a_late_row_is_found_unless_its_store_failed_or_the_hour_comes_twice(zone: str, found: set[str]) -> None:
+    """P11: APScheduler may oversleep a row in the fold, for as long as it takes until it is woken."""
+    fold = 1_825_563_600 * SECOND  # 1:00 in New York, for the first time
+    history = good()
+    history.trace[0] = (BORN, fold - BORN)
+    shift = fold - OFFSET - BORN
+    history.lives[1] = replace(history.lives[1], born=at(0)._replace(wall=fold), row=True, zone=zone)
+    history.starts = [
+        one._replace(when=one.when._replace(wall=one.when.wall + shift), target=one.target + shift)
+        for one in history.starts
+    ]
+    history.verdicts = [one._replace(target=one.target + shift) for one in history.verdicts]
+    assert kinds(history) == set()
+    late = at(12)
+    history.starts[0] = history.starts[0]._replace(when=late._replace(wall=late.wall + shift))
+    assert kinds(history) == found
+    history.rough.append((at(9).elapsed, at(11).elapsed))
+    assert kinds(history) == set()
+
+
+@pytest.mark.parametrize(("stepped", "found"), [(27, set()), (21, {"silent loss"})])
+@pytest.mark.parametrize("verb", ["pause", "cancel"])
+def test_what_a_step_forward_made_due_is_lost_unless_nobody_can_have_noticed(
+    verb: str, stepped: float, found: set[str]
+) -> None:
+    """P2, P11: a step is noticed within 5 s: paused or cancelled sooner, the job may owe no verdict for it."""
+    history = good()
+    history.trace.append((at(stepped).elapsed, OFFSET + 10 * SECOND))
+    del history.starts[2:], history.verdicts[2:]
+    over = at(28)._replace(wall=at(38).wall)
+    if verb == "pause":
+        history.lives[1].pauses.append([over])
+    else:
+        history.lives[1] = replace(history.lives[1], leaving=over, gone=over)
+    assert kinds(history) == found
+
+
 def test_drift_is_found() -> None:
     """6.4: a grid that moves with each run."""
     history = good()

@@ -162,6 +162,33 @@ def test_the_clock_agrees_with_a_second_by_second_walk(key: str) -> None:
         assert clock.resolve(wall) == instant
 
 
+@pytest.mark.parametrize(
+    ("key", "around", "minutes"),
+    [
+        ("America/New_York", datetime(2027, 11, 7, 6, tzinfo=UTC), 120),
+        ("Europe/Berlin", datetime(2027, 3, 28, 1, tzinfo=UTC), 0),  # a gap
+        ("Europe/Dublin", datetime(2027, 10, 31, 1, tzinfo=UTC), 120),
+        ("Australia/Lord_Howe", datetime(2027, 4, 3, 15, tzinfo=UTC), 60),
+        ("Antarctica/Troll", datetime(2027, 10, 31, 1, tzinfo=UTC), 240),
+        ("UTC", datetime(2027, 11, 7, 6, tzinfo=UTC), 0),
+    ],
+)
+def test_the_clock_knows_what_it_shows_twice(key: str, around: datetime, minutes: int) -> None:
+    """6.8: minute by minute over two days, both passes of a fold and nothing else, as ``datetime`` has it."""
+    zone = ZoneInfo(key)
+    found = 0
+    for minute in range(-1440, 1440):
+        moment = around + timedelta(minutes=minute)
+        local = moment.astimezone(zone)
+        first, second = local.replace(fold=0).utcoffset(), local.replace(fold=1).utcoffset()
+        assert first is not None
+        assert second is not None
+        repeats = local_clock(zone).repeats(from_datetime(moment))
+        assert repeats == (first > second)
+        found += repeats
+    assert found == minutes
+
+
 def test_a_walk_over_decades_never_leaves_the_clock() -> None:
     """P4: 20,000 days of a daily job, one run each day, at noon on the wall."""
     zone = ZoneInfo("America/New_York")

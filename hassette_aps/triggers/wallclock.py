@@ -82,6 +82,12 @@ class LocalClock:
         _, _, offset, peak = self.segment(instant)
         return max(peak, instant + offset)
 
+    def repeats(self, instant: Micros) -> bool:
+        """Whether the time it shows comes twice: in a fold, on either pass."""
+        _, end, offset, peak = self.segment(instant)
+        wall = instant + offset
+        return wall <= peak or wall >= end + self.segment(end).offset
+
     def next_at(self, time: Micros, instant: Micros) -> Micros:
         """The first instant after ``instant`` that is due at ``time`` (from midnight) of some day."""
         reached = self.reached(instant)

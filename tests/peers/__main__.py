@@ -12,6 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 SYSTEMS = ("hassette_aps", "APScheduler", "Hassette")
 SCENARIOS = ("cancelled", "held", "early", "jitter", "trigger", "store", "crowd", "clock")
+UNFIT = ((3, 11, 7), (3, 12, 1))
+"""On these Hassette fails (cpython#116669)."""
 NEEDED = ("apscheduler==3.11.3", "hassette==0.60.0", "time-machine", "sqlalchemy", "tzdata")
 
 
@@ -58,6 +60,8 @@ def main() -> None:
     parser.add_argument("--python", type=Path, help="an interpreter that has the peers installed")
     parser.add_argument("--only", choices=SCENARIOS, action="append")
     args = parser.parse_args()
+    if args.python is None and sys.version_info[:3] in UNFIT:
+        parser.error("Hassette does not work on CPython 3.11.7 and 3.12.1; start this with another one")
     with tempfile.TemporaryDirectory() as folder:
         python = args.python or make_environment(Path(folder))
         print(f"| scenario | {' | '.join(SYSTEMS)} |\n|---|---|---|---|", flush=True)

@@ -21,7 +21,7 @@ def main() -> int:
     if args.nights:
         setup = Setup(seconds=4 * 3600, jobs=20, every=(600.0,), operations=80, clock_steps=False, nights=True)
     began, targets, runs, failed = time.monotonic(), 0, 0, 0
-    seed = args.first if args.seed is None else args.seed
+    first = seed = args.first if args.seed is None else args.seed
     while True:
         history, world = simulate(seed, setup)
         found = check(history)
@@ -37,7 +37,8 @@ def main() -> int:
             break
     spent = time.monotonic() - began
     each = spent / max(targets, 1) * 1e6
-    print(f"{targets} targets, {runs} runs, {failed} bad seeds, {spent:.1f} s ({each:.0f} us a target)")
+    seeds = f"seeds {first} to {seed - 1}"
+    print(f"{targets} targets, {runs} runs, {seeds}, {failed} bad seeds, {spent:.1f} s ({each:.0f} us a target)")
     return 1 if failed else 0
 
 

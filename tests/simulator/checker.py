@@ -4,14 +4,14 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 from .clock import SECOND, Trace
 from .history import RAN, History, Life, Start, Verdict
-from .model import FORBIDDEN, OPTIONAL, OWED, Slot, slots
+from .model import BEAT, FORBIDDEN, OPTIONAL, OWED, STORE_RETRY, Slot, slots
 
-BEAT = 5 * SECOND
-"""A clock step is noticed within this time."""
 SLACK = SECOND // 20
 ROUNDING = 2e-6
 
@@ -147,13 +147,23 @@ def _timely(
         begun = start.when.elapsed
         if begun < slot.due:
             found.add("early", f"job {life.job}: {start} began {slot.due - begun} us before {slot}")
-        if life.mode != "parallel" or life.row or life.waits or slot.waits:
-            continue  # it may wait: for another run, for its store, for a thread
+        if life.mode != "parallel" or life.waits or slot.waits:
+            continue  # it may wait: for another run, for a thread
+        if life.row and any(since <= begun and slot.due <= until + STORE_RETRY for since, until in history.rough):
+            continue
         limit = slot.due + life.jitter + SLACK + _held(history, slot.due, begun)
         if any(at <= begun and slot.due - BEAT <= at <= slot.due + life.jitter for at in stepped):
             limit += BEAT
+        if life.row and any(_comes_twice(wall, life.zone) for wall in (trace.wall(slot.due), start.when.wall)):
+            limit += BEAT
         if begun > limit:
             found.add("late", f"job {life.job}: {start} began {(begun - slot.due) / SECOND:.3f} s after {slot}")
+
+
+def _comes_twice(wall: int, zone: str) -> bool:
+    """Whether the clock shows that time twice: APScheduler may take a row's next time for a later one."""
+    local = datetime.fromtimestamp(wall // SECOND, ZoneInfo(zone))
+    return local.replace(fold=0).timestamp() != local.replace(fold=1).timestamp()
 
 
 def _held(history: History, since: int, until: int) -> int:

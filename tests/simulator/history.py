@@ -86,6 +86,8 @@ class History:
     """(execution id, job) per ``submit()``."""
     store_failed: bool = False
     """Rows may have waited for their store."""
+    rough: list[tuple[int, int]] = field(default_factory=list)
+    """Spans of elapsed time in which rows waited: their store failed, or the scheduler was shut down."""
     end: Moment = field(default_factory=lambda: Moment(0, 0, 0))
     leftovers: list[str] = field(default_factory=list)
     """What was still there after the last shutdown: tasks, timers, jobs, unexpected errors."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 from .clock import SECOND, Trace
@@ -12,6 +13,9 @@ from .history import History, Life
 OWED, OPTIONAL, FORBIDDEN = "owed", "optional", "forbidden"
 STEP = SECOND
 """Steps back of up to a second are not told from slewing: intervals wait for their wall time then."""
+
+BEAT = 5 * SECOND
+"""A clock step is noticed within this time."""
 
 STORE_RETRY = 20 * SECOND
 """A row may wait so long for a store that fails; cancelled meanwhile, it has no run and no verdict."""
@@ -186,10 +190,15 @@ def _classify(slot: Slot, life: Life, history: History, trace: Trace) -> None:
 
 
 def unsettled(moment: int, history: History) -> int:
-    """What fell due from here on may not have been looked at by ``moment``: the loop was held, or it is the same."""
+    """What fell due from here on may not have been looked at by ``moment``: the loop was held, the clock had just
+    gone forward, or it is the same."""
     for begun, ended in reversed(history.blocks):
         if ended < moment:
             break
         if begun <= moment <= ended:
-            return begun
-    return moment
+            moment = begun
+            break
+    steps = pairwise(history.trace)
+    return min(
+        (at for (_, before), (at, after) in steps if after > before and at <= moment <= at + BEAT), default=moment
+    )

@@ -97,6 +97,7 @@ class World:
         self.steps_back = setup.clock_steps and self.rng.random() < 0.5
         self.trigger_broken = False
         self.failing: set[str] = set()
+        self._failing_since = 0
         self.raw_runs: list[int] = []
         self.operations: dict[str, int] = {}
         self._seq = count(1)
@@ -406,6 +407,12 @@ class World:
     def _fails(self, verb: str) -> bool:
         return verb in self.failing and self.rng.random() < 0.5
 
+    def _store_is_well(self) -> None:
+        """Its verbs fail no more."""
+        if self.failing:
+            self.history.rough.append((self._failing_since, self.clock.elapsed))
+            self.failing = set()
+
     # The operator
 
     async def operate(self) -> None:
@@ -417,7 +424,7 @@ class World:
             for _ in range(rng.randrange(4)):
                 await asyncio.sleep(0)
             await self._operate_once()
-        self.failing.clear()
+        self._store_is_well()
         self.trigger_broken = False
 
     async def _operate_once(self) -> None:
@@ -481,17 +488,18 @@ class World:
                 await self.reload()
             case "trigger":
                 self.trigger_broken = not self.trigger_broken
+            case "store" if self.failing:
+                self._store_is_well()
             case "store":
-                self.failing = (
-                    set() if self.failing else {rng.choice(["update_job", "get_next_run_time", "get_due_jobs"])}
-                )
+                self.failing = {rng.choice(["update_job", "get_next_run_time", "get_due_jobs"])}
+                self._failing_since = self.clock.elapsed
             case _:
                 return
 
     async def reload(self) -> None:
         """Shutdown and start: jobs in memory go, rows stay."""
         before = self.now()
-        self.failing.clear()
+        self._store_is_well()
         leaving = [p.number for p in self._alive() if not self.history.lives[p.number].row]
         for number in leaving:
             self.history.lives[number].leaving = before
@@ -502,6 +510,7 @@ class World:
             self.history.lives[number].gone = after
         await asyncio.sleep(self.rng.random() * 3)
         await self.scheduler.start()
+        self.history.rough.append((before.elapsed, self.clock.elapsed))
         for plan in self._alive():
             plan.handle = self.scheduler.get_job(f"job-{plan.number}") or plan.handle  # a row has another handle now
         for _ in range(self.setup.jobs // 2):
