@@ -187,6 +187,7 @@ class Lifecycle:
         engine.executor.drop_waiting(owner)
         impatient: asyncio.CancelledError | None = None
         try:
+            await asyncio.sleep(0)  # by then what was submitted is admitted, and so gets its verdict
             await self._until_idle(grace, caller)
         except asyncio.CancelledError as exc:  # whoever waits has lost patience: the grace is over
             impatient = exc

@@ -5,7 +5,6 @@ earliest bucket, each job is advanced on its grid once and its run handed to the
 """
 
 from collections.abc import Callable
-from contextvars import Context
 from datetime import datetime
 from threading import RLock
 from typing import Any
@@ -24,6 +23,7 @@ from hassette_aps.registry import Registry
 from hassette_aps.run import Run
 from hassette_aps.timer import BEAT, Timer
 from hassette_aps.triggers import Every, Once, as_trigger
+from hassette_aps.waking import Waking
 
 SLICE = 64
 """Jobs started per loop turn: long enough to be cheap, short enough not to hold the loop."""
@@ -50,7 +50,7 @@ class FacadeJobStore(BaseJobStore):
         self._lock = lock
         self._drift: Micros | None = None
         self._last_beat = 0.0
-        self._in_fold = False
+        self._waking = Waking(clockwork)
         self._extras: dict[ScheduledJob, Micros] = {}
         self._rewound: dict[ScheduledJob, list[Micros]] = {}
         self.agenda = Agenda()
@@ -141,34 +141,7 @@ class FacadeJobStore(BaseJobStore):
     def _beat(self) -> None:
         self._last_beat = monotonic()
         self._executor.inspect_runs(now_us())
-        self._revive(2)
-        self._watch_fold()
-
-    def _watch_fold(self) -> None:
-        """APScheduler compares the next times of stores by the clock on the wall, and so may oversleep in a fold."""
-        before, self._in_fold = self._in_fold, self._clockwork.in_fold(now_us())
-        if self._in_fold:
-            if not before:
-                self._logger.info("an hour that comes twice: APScheduler is woken every %g s until it is over", BEAT)
-            self._clockwork.wakeup()
-
-    def _revive(self, turns: int) -> None:
-        """APScheduler never re-arms its timer when a store or a trigger raised during its wakeup."""
-        clockwork, loop = self._clockwork, self._clockwork.loop
-        if loop is None or not clockwork.running or clockwork.timer_armed:
-            return
-        if turns:  # a wakeup may be on its way: look again after it
-            loop.call_soon(self._revive, turns - 1, context=Context())
-            return
-        for alias, store in clockwork.stores():
-            try:
-                if store.get_next_run_time() is None:
-                    continue
-            except Exception as exc:  # noqa: BLE001  whatever a broken store raises
-                self._logger.warning("job store %r cannot be read: %r", alias, exc)
-            self._logger.warning("APScheduler's timer was dead (its last wakeup failed); waking it up again")
-            clockwork.wakeup()
-            return
+        self._waking.beat()
 
     def notice_step(self) -> None:
         """Plan anew if the wall clock was set since the last look; before anything is planned on it. Any thread."""

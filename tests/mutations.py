@@ -36,14 +36,14 @@ MUTATIONS = (
     _one(
         "coalesced targets leave no record",
         "grid.py",
-        "return Step(newest, trigger.following(newest, now, zone), missed)",
-        "return Step(newest, trigger.following(newest, now, zone), None)",
+        "return Step(newest, upcoming_now, (target, before))",
+        "return Step(newest, upcoming_now, None)",
     ),
     _one(
         "the newest missed target is run and coalesced",
         "grid.py",
-        "missed = (target, trigger.latest(target, newest - 1, zone))",
-        "missed = (target, newest)",
+        "return Step(newest, upcoming_now, (target, before))",
+        "return Step(newest, upcoming_now, (target, newest))",
     ),
     _one(
         "misfire grace of one second (APScheduler)",
@@ -55,8 +55,8 @@ MUTATIONS = (
     _one(
         "jitter fed back into the grid (APScheduler)",
         "store.py",
-        "self.agenda.put(job, run.upcoming + delay(job.spec.jitter))",
-        "job.target = run.upcoming + delay(job.spec.jitter)\n                self.agenda.put(job, job.target)",
+        "agenda.put(job, upcoming + delay(spec.jitter) if spec.jitter else upcoming)",
+        "job.target = upcoming + delay(spec.jitter)\n                    agenda.put(job, job.target)",
     ),
     _one("up to half a second early (Hassette)", "store.py", "pop_due(now, SLICE)", "pop_due(now + 500_000, SLICE)"),
     _one(
@@ -73,7 +73,7 @@ MUTATIONS = (
     ),
     _one(
         "a dead timer is not re-armed (APScheduler)",
-        "store.py",
+        "waking.py",
         "if loop is None or not clockwork.running or clockwork.timer_armed:",
         "if True:",
     ),
@@ -87,7 +87,7 @@ MUTATIONS = (
     ),
     _one(
         "the hour that comes twice is overslept (APScheduler)",
-        "store.py",
+        "waking.py",
         "        self._watch_fold()\n",
         "",
         "tests/test_promises_regressions.py",
@@ -115,12 +115,12 @@ MUTATIONS = (
     Mutation(
         "runs see the context of whoever registered the job (APScheduler)",
         (
-            ("executor.py", "context = home.context.copy()\n", "context = copy_context()\n"),
+            ("executor.py", "context = home.context.copy()", "context = copy_context()"),
             ("executor.py", "from contextvars import Context\n", "from contextvars import Context, copy_context\n"),
             (
                 "timer.py",
-                "loop.call_later(wait, self._wake, context=self._context)",
-                "loop.call_later(wait, self._wake)",
+                "self._wake, context=self._context)",
+                "self._wake)",
             ),
         ),
         "tests/test_running.py",
@@ -174,7 +174,12 @@ MUTATIONS = (
         "True",
         "tests/test_overlap.py",
     ),
-    _one("'single' lets runs overlap", "executor.py", 'job.mode == "parallel"', 'job.mode in ("parallel", "single")'),
+    _one(
+        "'single' lets runs overlap",
+        "executor.py",
+        'home.default_mode) == "parallel"',
+        'home.default_mode) in ("parallel", "single")',
+    ),
     _one(
         "the timeout counts from the queue for a thread",
         "executor.py",
@@ -192,8 +197,8 @@ MUTATIONS = (
     _one(
         "shutdown stops an AsyncIOScheduler it did not start",
         "lifecycle.py",
-        "            if engine.started_here:\n                await self._stop_aps()",
-        "            if True:\n                await self._stop_aps()",
+        "                    if engine.started_here:\n                        await self._stop_aps()",
+        "                    if True:\n                        await self._stop_aps()",
         "tests/test_shutdown.py tests/test_simulator.py",
     ),
     _one(
@@ -212,8 +217,8 @@ MUTATIONS = (
     _one(
         "a raising trigger ends the slice (APScheduler)",
         "store.py",
-        "            self.trigger_failed(run, exc)\n            return\n",
-        "            raise\n",
+        "                self.trigger_failed(run, exc)\n                continue\n",
+        "                raise\n",
         "tests/test_running.py tests/test_errors.py tests/test_simulator.py",
     ),
     _one(

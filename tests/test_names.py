@@ -220,3 +220,60 @@ async def test_replacing_keeps_the_place_in_the_list(scheduler: Scheduler) -> No
     assert scheduler.list_jobs() == [new, other]
     assert scheduler.list_jobs(group="old") == []
     assert scheduler.list_jobs(group="new") == [new]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"group": None}, "group"),
+        ({"jitter": None}, "jitter"),
+        ({"args": [1, 3]}, "args"),
+        ({"kwargs": {}}, "kwargs"),
+        ({"mode": "single"}, "mode"),
+        ({"on_error": None}, "on_error"),
+    ],
+)
+async def test_skip_looks_at_what_is_given_and_at_what_is_not(
+    scheduler: Scheduler, change: dict[str, Any], field: str
+) -> None:
+    """2: the same registration keeps the job, whatever its values are written as; one option more or less raises."""
+
+    def handler(context: Any) -> None:
+        pass
+
+    def work(*args: Any, **kwargs: Any) -> None:
+        pass
+
+    given: dict[str, Any] = {
+        "group": "g", "jitter": 2, "args": (1, 2), "kwargs": {"a": [1]}, "on_error": handler, "mode": "queued"
+    }  # fmt: skip
+    job = scheduler.run_every(work, seconds=60, name="n", **given)
+    again = {**given, "args": [1, 2], "kwargs": {"a": [1]}, "jitter": 2.0}
+    assert scheduler.run_every(work, seconds=60, name="n", if_exists="skip", **again) is job
+    with pytest.raises(ValueError, match=f"another {field}"):
+        left = {key: value for key, value in {**given, **change}.items() if value is not None}
+        scheduler.run_every(work, seconds=60, name="n", if_exists="skip", **left)
+    with pytest.raises(TypeError, match="did you mean 'group'"):
+        scheduler.run_every(work, seconds=60, name="n", if_exists="skip", **given, grup="g")  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="jitter=True"):
+        scheduler.run_every(work, seconds=60, name="n", if_exists="skip", **{**given, "jitter": True})
+    assert scheduler.list_jobs() == [job]
+
+
+async def test_skip_in_an_arrays_way(scheduler: Scheduler) -> None:
+    """Arguments that give no truth value when compared are another registration, as they are without the short cut."""
+
+    class Array:
+        def __eq__(self, other: object) -> Any:
+            raise ValueError("the truth value of an array is ambiguous")
+
+        __hash__ = None  # type: ignore[assignment]
+
+    def work(one: Any) -> None:
+        pass
+
+    same = Array()
+    job = scheduler.run_every(work, seconds=60, name="n", args=[same])
+    assert scheduler.run_every(work, seconds=60, name="n", args=[same], if_exists="skip") is job
+    with pytest.raises(ValueError, match="another args"):
+        scheduler.run_every(work, seconds=60, name="n", args=[Array()], if_exists="skip")
