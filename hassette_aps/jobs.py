@@ -193,6 +193,8 @@ class Jobs:
 
     def _leave(self, job: ScheduledJob, home: Owner, state: int) -> None:
         job.state = state
+        if home.last_spec is job.spec:  # it would keep the function alive
+            home.last_spec = None
         self.store.forget(job)
         self._failed.pop(job, None)
         self.registry.discard(home, job)

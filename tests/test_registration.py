@@ -1,7 +1,9 @@
 """Registering: methods, triggers, before and after start, from threads and from inside runs (sections 1 to 3)."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -331,3 +333,28 @@ async def test_a_handle_is_awaited_in_any_way(scheduler: Scheduler) -> None:
         return await scheduler.run_every(idle, minutes=4)
 
     assert isinstance((await asyncio.to_thread(lambda: asyncio.run(elsewhere()))).db_id, int)
+
+
+async def test_a_cancelled_job_keeps_its_function_no_longer(scheduler: Scheduler) -> None:
+    """P10: functions and their arguments are free once their jobs are gone, those of the last registration too."""
+
+    class Held:
+        async def work(self, other: object) -> None:
+            pass
+
+    def register() -> "weakref.ref[Held]":
+        held = Held()
+        scheduler.run_every(held.work, seconds=60, name=f"job-{id(held)}", args=[held])
+        return weakref.ref(held)
+
+    held = [register(), register()]
+    for job in scheduler.list_jobs():
+        job.cancel()
+    del job
+    assert await scheduler.history() == []  # reading waits until the registrations are on record
+
+    def freed() -> bool:
+        gc.collect()
+        return [one() for one in held] == [None, None]
+
+    await until(freed)  # the agenda forgets them with its next look

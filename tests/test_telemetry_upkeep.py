@@ -252,3 +252,16 @@ def test_many_processes_create_the_tables_at_once(url: str) -> None:
     for telemetry in all_of_them:
         assert telemetry.close(10)
         assert telemetry.health().write_errors == 0
+
+
+def test_one_shots_leave_nothing_behind(any_url: str) -> None:
+    """P12: the writer keeps nothing of one-shots that have run or were cancelled, and they are no one's any more."""
+    with recording(any_url) as telemetry:
+        for n in range(20):
+            register(telemetry, a_job(f"once-{n}", trigger_type="once"))
+        for n in range(10):
+            telemetry.record(FakeRun(f"once-{n}"))
+            telemetry.cancelled("tests", f"once-{n + 10}", START_US)
+        assert telemetry.flush(10)
+        assert count(telemetry, "registrations") == 0
+        assert not telemetry._writer._store._one_shots

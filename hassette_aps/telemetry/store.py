@@ -48,6 +48,7 @@ class Store:
         insert: Callable[..., Any] = sqlite.insert if database.sqlite else postgresql.insert
         self._ids: dict[JobKey, int] = {}
         self._one_shots: set[int] = set()
+        """Whose only verdict is still to come."""
         self._trusted = True
         """Whether the ids that jobs were told are still theirs: until the first failure they are."""
 
@@ -147,6 +148,7 @@ class Store:
         if cancelled:
             conn.execute(self._cancel, cancelled)
             conn.execute(self._unregister, cancelled)
+            self._one_shots.difference_update(row["job"] for row in cancelled)
         written.ids += told
 
     def _add_jobs(self, conn: Connection, records: Mapping[JobKey, JobRecord]) -> dict[JobKey, int]:
@@ -203,6 +205,7 @@ class Store:
         ]
         if ended:
             conn.execute(self._unregister, ended)
+            self._one_shots.difference_update(row["job"] for row in ended)
 
     def _resolve(self, conn: Connection, verdicts: Sequence[Verdict]) -> list[int]:
         """The id of the job of each verdict: the one it was told, or the one with its name."""
