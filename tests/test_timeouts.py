@@ -113,9 +113,9 @@ async def test_the_limit_counts_from_the_functions_start() -> None:
     """8.5: waiting for a thread does not count."""
     async with Scheduler(timezone="UTC", max_workers=1) as scheduler:
         recorded = Recorded(scheduler)
-        scheduler.run_in(time.sleep, 0.01, args=[0.3], timeout_disabled=True, name="in its way")
+        scheduler.run_in(time.sleep, 0.01, args=[0.5], timeout_disabled=True, name="in its way")
         for n in range(4):
-            scheduler.run_in(time.sleep, 0.02, args=[0.05], timeout=0.15, name=str(n))
+            scheduler.run_in(time.sleep, 0.02, args=[0.05], timeout=0.3, name=str(n))
         await until(lambda: len(recorded.records) == 5)
         assert recorded.statuses() == ["success"] * 5
 
