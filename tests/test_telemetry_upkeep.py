@@ -265,3 +265,17 @@ def test_one_shots_leave_nothing_behind(any_url: str) -> None:
         assert telemetry.flush(10)
         assert count(telemetry, "registrations") == 0
         assert not telemetry._writer._store._one_shots
+
+
+def test_a_name_that_comes_back_has_its_new_row(any_url: str) -> None:
+    """A job that was cancelled and removed with its row is recorded under its new id when it is registered again."""
+    with recording(any_url) as telemetry:
+        registered_id(telemetry, a_job())
+        telemetry.cancelled("tests", "job", START_US)  # finds the id by name
+        assert telemetry.flush(10)
+        with telemetry._database.writing() as conn:
+            conn.exec_driver_sql("DELETE FROM jobs")
+        known = registered_id(telemetry, a_job())
+        telemetry.record(FakeRun())
+        assert [run.db_id for run in telemetry.history("tests", "job")] == [known]
+        assert telemetry._writer._store._trusted  # no statement failed on the way

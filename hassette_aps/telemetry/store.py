@@ -131,7 +131,9 @@ class Store:
             return
         ids = self._add_jobs(conn, {key: state.job for key, state in states.items() if state.job is not None})
         told = [(on_id, ids[key]) for key in ids for on_id in states[key].on_ids]
-        ids |= self._find(conn, [key for key in states if key not in ids])
+        unknown = [key for key in states if key not in ids]
+        known = self._find(conn, unknown)
+        ids |= {key: known[key] for key in unknown if key in known}
         live: list[tuple[Any, ...]] = []
         cancelled: list[Row] = []
         for key, state in states.items():
@@ -159,6 +161,8 @@ class Store:
         values = tuple(row[column] for row in rows for column in self._job_columns)
         found = conn.exec_driver_sql(self._upsert_jobs(len(rows)), values)
         ids = {(owner, name): job_id for job_id, owner, name in found}
+        for key in ids:
+            self._ids.pop(key, None)  # it may be a new row: the old one may have been too old to keep
         self._one_shots.update(ids[key] for key, record in records.items() if record.trigger_type in ONE_SHOT)
         return ids
 
