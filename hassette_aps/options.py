@@ -233,8 +233,6 @@ class Described(Protocol):
 
 def changed_fields(old: Described, new: Described) -> list[str]:
     """The names of the fields in which two registrations of one name differ, in the order they are compared."""
-    if equal(old.spec, new.spec) and equal(old.args, new.args) and equal(old.keywords, new.keywords):
-        return []  # nearly always, and at once
     return [name for name in _COMPARED if not _same(name, _field(old, name), _field(new, name))]
 
 
@@ -254,11 +252,11 @@ def is_repeated(job: Described, func: object, trigger: object, options: Mapping[
     for name, default in _AS_GIVEN:
         if not _alike(get(name, default), getattr(spec, name)):
             return False
-    args, kwargs = get("args", ()), get("kwargs")
+    args, kwargs, given_mode = get("args", ()), get("kwargs", NO_KWARGS), get("mode")
     return (
-        (get("mode") or mode) == spec.mode
+        (mode if given_mode is None else given_mode) == spec.mode
         and (args is job.args or (type(args) in (list, tuple) and equal(tuple(args), job.args)))
-        and (job.keywords is NO_KWARGS if kwargs is None else type(kwargs) is dict and equal(kwargs, job.keywords))
+        and (kwargs is job.keywords or (type(kwargs) is dict and equal(kwargs, job.keywords)))
     )
 
 

@@ -247,6 +247,7 @@ async def test_skip_looks_at_what_is_given_and_at_what_is_not(
     given: dict[str, Any] = {
         "group": "g", "jitter": 2, "args": (1, 2), "kwargs": {"a": [1]}, "on_error": handler, "mode": "queued"
     }  # fmt: skip
+    plain = scheduler.run_every(idle, seconds=60, name="plain")
     job = scheduler.run_every(work, seconds=60, name="n", **given)
     again = {**given, "args": [1, 2], "kwargs": {"a": [1]}, "jitter": 2.0}
     assert scheduler.run_every(work, seconds=60, name="n", if_exists="skip", **again) is job
@@ -255,9 +256,12 @@ async def test_skip_looks_at_what_is_given_and_at_what_is_not(
         scheduler.run_every(work, seconds=60, name="n", if_exists="skip", **left)
     with pytest.raises(TypeError, match="did you mean 'group'"):
         scheduler.run_every(work, seconds=60, name="n", if_exists="skip", **given, grup="g")  # type: ignore[call-arg]
+    for key, value in (("kwargs", None), ("args", None), ("mode", ""), ("timeout_disabled", None)):
+        with pytest.raises((TypeError, ValueError), match=f"{key}="):
+            scheduler.run_every(idle, seconds=60, name="plain", if_exists="skip", **{key: value})
     with pytest.raises(ValueError, match="jitter=True"):
         scheduler.run_every(work, seconds=60, name="n", if_exists="skip", **{**given, "jitter": True})
-    assert scheduler.list_jobs() == [job]
+    assert scheduler.list_jobs() == [plain, job]
 
 
 async def test_skip_in_an_arrays_way(scheduler: Scheduler) -> None:
