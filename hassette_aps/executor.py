@@ -133,7 +133,7 @@ class RunExecutor(BaseExecutor):
 
     def _spawn(self, run: Run, home: Owner, loop: asyncio.AbstractEventLoop, body: Coroutine[Any, Any, None]) -> None:
         """Make the task of a run."""
-        context = home.context.copy() if home.prepare is None else self._context_of(run)
+        context = self._context_of(run)
         if home.spawn is not None:
             run.task = home.spawn(body, run.job.name, context)
             if run.task is None:  # the owner takes no more tasks: it is being stopped
@@ -283,8 +283,7 @@ class RunExecutor(BaseExecutor):
             run.duration_ms = (monotonic() - run.clock) * 1000
         run.task = None
         self.running.pop(run, None)
-        if run.watched is not None:
-            self.deadlines.discard(run)
+        self.deadlines.discard(run)
         home = self._home(run)
         code = CODES.get(status)
         if code and not run.foreign and self._clockwork.hears(code):

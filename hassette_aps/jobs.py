@@ -66,7 +66,7 @@ class Jobs:
             if job.state in (CANCELLED, FINISHED):
                 return
             stored = job.row_alias is not None and job not in self.pending and job.state != ENDING
-            if job in self.pending and self.pending[job] in ("skip", "replace"):
+            if self.pending.get(job) in ("skip", "replace"):
                 home.unwanted.add(home.id_of(job.name))
             self._leave(job, home, CANCELLED)
         self._tell_cancelled(job, home)

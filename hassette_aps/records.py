@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeAlias
 
-from hassette_aps.instants import Micros, from_datetime, to_datetime
+from hassette_aps.instants import Micros, to_datetime
 from hassette_aps.jsonable import JsonSafe
 
 Status: TypeAlias = Literal[
@@ -114,13 +114,6 @@ class Verdict(NamedTuple):
     coalesced_from: Micros | None = None
     coalesced_to: Micros | None = None
     next_target: Micros | None = None
-
-    @classmethod
-    def of(cls, record: ExecutionRecord) -> Self:
-        """The verdict that a record tells of."""
-        fields: dict[str, Any] = {name: getattr(record, name) for name in cls._fields}
-        fields |= {name: fields[name] and from_datetime(fields[name]) for name in _MOMENTS}
-        return cls(**fields)
 
     def as_record(self) -> ExecutionRecord:
         """The record, for people."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from hassette_aps.execution_id import new_execution_id
 from hassette_aps.instants import from_datetime
-from hassette_aps.records import ExecutionRecord, JobRecord, Verdict
+from hassette_aps.records import JobRecord, Verdict
 from hassette_aps.telemetry import Telemetry
 
 START = datetime.now(UTC).replace(microsecond=0)
@@ -37,7 +37,12 @@ class FakeRun:
         }
 
     def as_verdict(self) -> Verdict:
-        return Verdict.of(ExecutionRecord(**self.fields))
+        return Verdict(
+            **{
+                name: from_datetime(value) if isinstance(value, datetime) else value
+                for name, value in self.fields.items()
+            }
+        )
 
 
 class FakeRegistration:

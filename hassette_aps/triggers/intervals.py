@@ -129,8 +129,7 @@ class Every(Trigger):
 
     def after(self, previous: Micros, zone: ZoneInfo) -> Micros | None:
         if self._start is None:
-            following = previous + self._interval
-            return following if following <= LAST else None
+            return _on_the_calendar(previous + self._interval)
         return self._on_grid_after(previous, zone)
 
     def latest(self, previous: Micros, now: Micros, zone: ZoneInfo) -> Micros:
